@@ -83,7 +83,7 @@ class Pair:
             until=point,
             sampler="ddim",
         )
-        t = self.student.timesteps(how["draw_steps"], "ddim").to(self.student.device)[[point]]
+        t = self.student.list_timesteps(how["draw_steps"], "ddim").to(self.student.device)[[point]]
         return draw.x, t
 
     def place(self) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class Pair:
         return self.any(self.asked.settings["draw_steps"]), self.any(2**31)
 
     def weight(self, t: Tensor) -> Tensor:
-        return space_weight(self.teacher.noise_level(t), self.teacher.space, self.asked.settings["space"])
+        return space_weight(self.teacher.find_noise_level(t), self.teacher.space, self.asked.settings["space"])
 
 
 @torch.no_grad()
@@ -230,7 +230,7 @@ def _noised(pair: Pair, batch: Sequence[tuple[str, Tensor]]) -> tuple[Tensor, Te
     x0 = torch.cat([latents for _, latents in batch])
     t = torch.randint(len(model.levels), (len(x0),), generator=pair.rng).to(x0.device)
     eps = torch.randn(x0.shape, generator=pair.rng).to(x0)
-    level = model.noise_level(t)
+    level = model.find_noise_level(t)
     x_t = add_noise(x0, eps, level)
     return x_t, t, convert(eps, x_t, level, "eps", model.space)
 

@@ -218,7 +218,7 @@ def _rows_drawn(method: Any, model: Any) -> int:
     if hasattr(method, "source"):
         pictures = (method.paths + getattr(method, "keep_paths", 0) * getattr(method, "centres", 0)) * forms
     else:  # as many of each prompt, of the target and of what remains
-        words = list_other_words(model.vocabulary(3000), CAT.targets)[: method.remain_words]
+        words = list_other_words(model.list_words(3000), CAT.targets)[: method.remain_words]
         pictures = sum(-(-method.pictures // prompts) * prompts for prompts in (forms, len(words) * forms))
     return pictures * 2 * method.draw_steps
 

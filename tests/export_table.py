@@ -26,7 +26,7 @@ def describe(model: Model, edit: Edit) -> str:
     if edit.meta.get("guide"):
         return "guide"
     letters = "".join(LETTERS[format] for format in list_formats(model, edit))
-    exact = all("down" in parts for parts in edit.changes().values())
+    exact = all("down" in parts for parts in edit.group_changes().values())
     return letters if exact else letters.replace("L", "l").replace("K", "k")
 
 

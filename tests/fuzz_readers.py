@@ -77,7 +77,7 @@ def use_edit(folder: Path) -> None:
     edit = Edit.load(folder / "x.safetensors")
     repr(edit)
     try:
-        edit.names, edit.guide()
+        edit.names, edit.build_guider()
         read_request(edit)
         read_used_words(edit)
     except ValueError as error:  # of what a whole file says, which the commands refuse as such

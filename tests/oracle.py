@@ -123,9 +123,9 @@ class OracleModel(Model):
         self.name, self.compute, self.defaults = "oracle", None, Defaults(steps=20, guidance=1.0)
         self.device, self.dtype, self.space = torch.device("cpu"), dtype, space
         self.resolution, self.latent_shape = SHAPE[2], SHAPE
-        self.levels = read_levels(self.scheduler())
+        self.levels = read_levels(self.build_scheduler())
 
-    def scheduler(self, sampler: Sampler = "own") -> Any:
+    def build_scheduler(self, sampler: Sampler = "own") -> Any:
         if self.space == "flow":
             return FlowEuler(shift=1.0)
         return DDIMScheduler(
@@ -153,14 +153,14 @@ class OracleModel(Model):
         """The base's prediction [n, c, h, w] in the model's own space, in fp64."""
         flat = x.double().flatten(1)
         if self.space == "flow":
-            return self.world.velocity(flat, self.noise_level(t).sigma, p.double()).view(x.shape)
+            return self.world.velocity(flat, self.find_noise_level(t).sigma, p.double()).view(x.shape)
         bar = self.levels.alpha.square()[t.long()]
         eps = self.world.eps(flat, bar, p.double())
         a, b = bar.sqrt()[:, None], (1 - bar).sqrt()[:, None]
         x0 = (flat - b * eps) / a
         return {"eps": eps, "v": a * eps - b * x0, "x0": x0}[self.space].view(x.shape)
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         p = cond.pooled
         return self.exact(x_t, t, p).to(self.dtype) + self.unet(x_t, t, p)
 
@@ -168,10 +168,10 @@ class OracleModel(Model):
         pixels = ((latents[:, :1].clamp(-4, 4) / 8 + 0.5) * 255).round().to(torch.uint8)
         return pixels.expand(-1, 3, -1, -1)
 
-    def decoder_digest(self) -> str:
+    def hash_decoder(self) -> str:
         return "the first channel"
 
-    def vocabulary(self, size: int) -> list[str]:
+    def list_words(self, size: int) -> list[str]:
         return list(CLASSES[:size])
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -104,12 +104,12 @@ def forget_to_divide(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
 
 def round_noise_levels(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
     """alpha_bar is cast to the network's dtype before it is taken from 1."""
-    plain = kind.noise_level
+    plain = kind.find_noise_level
 
     def noise_level(self: Model, t: Tensor) -> NoiseLevel:
         return NoiseLevel.from_alpha_bar(plain(self, t).alpha.square().to(self.dtype))
 
-    patch.setattr(kind, "noise_level", noise_level)
+    patch.setattr(kind, "find_noise_level", noise_level)
 
 
 def round_encodings(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:

@@ -10,7 +10,7 @@ from efface.models.base import Model
 def check_text_maps(model: Model) -> None:
     """The embedders outside of the blocks read what `text_inputs` says; the roles are those of a tiny network."""
     cond, seen = model.encode(["a cat"]), {}
-    maps = model.text_maps()
+    maps = model.list_text_maps()
     hooks = [
         model.network.get_submodule(
             each.weight.removeprefix("transformer.").removesuffix(".weight")
@@ -23,4 +23,4 @@ def check_text_maps(model: Model) -> None:
         hook.remove()
     assert [each.role for each in maps] == ["embedder", "pooled", *["cross"] * 4]
     outer = [each for each in maps if each.role != "cross"]
-    assert all(torch.equal(seen[each.weight], model.text_inputs(cond, each.part)) for each in outer)
+    assert all(torch.equal(seen[each.weight], model.get_text_inputs(cond, each.part)) for each in outer)

@@ -34,7 +34,7 @@ def ring_a_bell(model: Any) -> Difference:
         )
         goal = s.read(s.tokens("a red cat")) + 3.0 * adds
         by_hand = torch.stack([(s.read(s.tokens(text)) - goal).square().sum() for text in strings])
-        ours = model.encode(["a red cat"]).flat().float() + how.eta * compute_concept_vector(s.context)
+        ours = model.encode(["a red cat"]).flatten().float() + how.eta * compute_concept_vector(s.context)
         found = measure_text_distances(s.context, strings, ours, torch.tensor([0, 0]))
     return Difference(loss=apart(found, by_hand), closed_form=_breeding())
 
@@ -64,7 +64,7 @@ def completion(model: Any) -> Difference:
     with scene(model) as s:
         (candidates, game) = first_of(how.propose(s.context, s.rows))
         game.close()
-        latents, scheduler = s.context.latents(3), s.model.scheduler()
+        latents, scheduler = s.context.encode_pictures(3), s.model.build_scheduler()
         scheduler.set_timesteps(s.model.defaults.steps)
         t = scheduler.timesteps[candidates[0].since]
         wanted = []

@@ -216,7 +216,7 @@ def inversion(model: Any) -> Difference:
 
 def noised_pictures(s: Scene, n: int, rng: torch.Generator, most: int = 3) -> tuple[States, Tensor]:
     """n of the concept's pictures under noise, by diffusers' own schedule, and that noise."""
-    latents = s.context.latents(most)
+    latents = s.context.encode_pictures(most)
     x0 = latents[torch.randint(len(latents), (n,), generator=rng)]
     t = torch.randint(1000, (n,), generator=rng)
     eps = torch.randn(x0.shape, generator=rng)

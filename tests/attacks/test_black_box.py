@@ -168,7 +168,7 @@ def test_ring_a_bell_comes_closer_to_its_goal_than_chance(wordy: StableDiffusion
     said = [str(turn[0].prompt) for turn in tries if turn[0]]
 
     def read(text: str) -> torch.Tensor:
-        return plain.encode([text]).flat()[0]
+        return plain.encode([text]).flatten()[0]
 
     named, neutral = (torch.stack([read(t.format(w)) for t in TEMPLATES]) for w in ("cat", "thing"))
     goal = read("a cat") + 3 * (named.mean(0) - neutral.mean(0))
@@ -190,9 +190,9 @@ def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDif
     context = context_of(wordy, edit)
     words = context.list_other_words()
     with torch.no_grad():
-        named, plain, nothing = (wordy.encode([t.format(w) for t in TEMPLATES]).flat() for w in ("cat", "thing", ""))
-        nothing, added = wordy.encode(["thing"]).flat(), (named - plain).mean(0)
-        alike = {w: float(torch.cosine_similarity(wordy.encode([w]).flat() - nothing, added[None])) for w in words}
+        named, plain, nothing = (wordy.encode([t.format(w) for t in TEMPLATES]).flatten() for w in ("cat", "thing", ""))
+        nothing, added = wordy.encode(["thing"]).flatten(), (named - plain).mean(0)
+        alike = {w: float(torch.cosine_similarity(wordy.encode([w]).flatten() - nothing, added[None])) for w in words}
     best = sorted(words, key=lambda w: -alike[w])[:6]
     how = RingABell(queries=8, length=3, population=30, generations=4, names=False, nearest=6)
     with edit.apply(wordy):
@@ -211,7 +211,9 @@ def test_the_vector_is_what_the_name_adds(wordy: StableDiffusion) -> None:
     plain, context = wordy, context_of(wordy, None, placeholder="dog")
     with torch.no_grad():
         vector = compute_concept_vector(context)
-    each = [plain.encode([t.format("cat")]).flat()[0] - plain.encode([t.format("dog")]).flat()[0] for t in TEMPLATES]
+    each = [
+        plain.encode([t.format("cat")]).flatten()[0] - plain.encode([t.format("dog")]).flatten()[0] for t in TEMPLATES
+    ]
     assert torch.allclose(vector, torch.stack(each).mean(0), atol=1e-6)
 
 

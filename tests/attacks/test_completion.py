@@ -32,7 +32,7 @@ def given(context: AttackContext, x: Tensor, seed: int, t: int) -> int:
     """Which picture was noised to this state."""
     bar = float(context.model.levels.alpha.square()[t])
     z = (x - (1 - bar) ** 0.5 * noise(context.model, seed)) / bar**0.5  # type: ignore[arg-type]
-    distances = (context.model.latents(context.pictures) - z).flatten(1).norm(dim=1)
+    distances = (context.model.encode_pictures(context.pictures) - z).flatten(1).norm(dim=1)
     assert distances.min() < 1e-3
     return int(distances.argmin())
 
@@ -40,7 +40,7 @@ def given(context: AttackContext, x: Tensor, seed: int, t: int) -> int:
 def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
     context = context_of(model, shifted(model))
     found = rounds(Completion(queries=5, strengths=(0.5, 0.75)), context)
-    times = model.timesteps(4)
+    times = model.list_timesteps(4)
     assert [[candidate.since for candidate in candidates] for candidates in found] == [[k] * 3 for k in (2, 2, 1, 1, 2)]
     assert [candidates[0].note for candidates in found] == [
         *("strength 0.5", "strength 0.5, no words", "strength 0.75", "strength 0.75, no words", "strength 0.5")
@@ -86,13 +86,13 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
         (slice(0, 8), slice(4, 8)),
         (slice(4, 8), slice(0, 8)),
     ]
-    scheduler = model.scheduler()
+    scheduler = model.build_scheduler()
     scheduler.set_timesteps(4)
     for (down, across), candidates in zip(halves, found, strict=True):
         for row, candidate in zip(ROWS[:2], candidates[:2], strict=True):
             assert candidate.since == 3 and candidate.start is not None
             candidates = []
-            for z in model.latents(context.pictures):
+            for z in model.encode_pictures(context.pictures):
                 x, eps = noise(model, candidate.seed), noise(model, candidate.seed)
                 for i, t in enumerate(scheduler.timesteps):
                     bar = model.levels.alpha.square()[int(t)]
@@ -118,7 +118,7 @@ def test_a_picture_that_is_hardly_noised_comes_out_as_it_went_in(eps_model: Stab
         picture = eps_model.images(
             [candidate.prompt], [candidate.seed], steps=4, start=candidate.start[None], since=candidate.since
         )
-        shown = eps_model.decode(eps_model.latents(context.pictures))
+        shown = eps_model.decode(eps_model.encode_pictures(context.pictures))
         return float((picture.float() - shown.float()).abs().flatten(1).mean(dim=1).min())
 
     assert distance(0.25) < distance(0.75)

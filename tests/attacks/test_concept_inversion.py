@@ -40,8 +40,8 @@ def error(context: AttackContext, embedding: Tensor) -> float:
     with torch.no_grad():
         errors = measure_denoising_errors(
             lambda x_t, t: model.predict(x_t, t, Cond({"clip": embedding[None]}))[0],
-            model.latents(context.pictures).repeat(30, 1, 1, 1),
-            model.noise_level,
+            model.encode_pictures(context.pictures).repeat(30, 1, 1, 1),
+            model.find_noise_level,
             len(model.levels),
             model.space,
             torch.Generator().manual_seed(99),
@@ -55,14 +55,14 @@ def error(context: AttackContext, embedding: Tensor) -> float:
 def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
     prompt: str, spelt: str, eps_model: StableDiffusion
 ) -> None:
-    word = eps_model.embedding_table().detach()[eps_model.tokenize(["cat"])[0, 1]]
+    word = eps_model.get_embedding_table().detach()[eps_model.tokenize(["cat"])[0, 1]]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._leave_room(eps_model, prompt, 1)], word.view(1, 1, -1))
     assert torch.equal(read.tokens, eps_model.encode([spelt]).tokens)
 
 
 def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_model: StableDiffusion) -> None:
-    table = eps_model.embedding_table().detach()
+    table = eps_model.get_embedding_table().detach()
     words = table[eps_model.tokenize(["cat dog car"])[0, 1:4]][None]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._leave_room(eps_model, "a red {} rose lion", 3)], words)

@@ -56,7 +56,7 @@ def test_token_embeddings_before_a_prompt_lower_the_error_of_a_flow(make: Any) -
 
         rng = torch.Generator().manual_seed(0)
         return measure_denoising_errors(
-            predict, latents.expand(4, -1, -1, -1), model.noise_level, 1001, model.space, rng
+            predict, latents.expand(4, -1, -1, -1), model.find_noise_level, 1001, model.space, rng
         ).mean()
 
     first = error().item()
@@ -149,13 +149,13 @@ def test_a_learned_word_lowers_the_error_of_a_flow_and_is_asked_for(make: Any) -
 
     def error(prompt: Any) -> float:
         cond = model.encode([prompt])
-        latents = model.latents(context.pictures).repeat(12, 1, 1, 1)
+        latents = model.encode_pictures(context.pictures).repeat(12, 1, 1, 1)
         with torch.no_grad():
             return (
                 measure_denoising_errors(
                     lambda x_t, t: model.predict(x_t, t, cond.expand(len(x_t)))[0],
                     latents,
-                    model.noise_level,
+                    model.find_noise_level,
                     len(model.levels),
                     model.space,
                     torch.Generator().manual_seed(9),

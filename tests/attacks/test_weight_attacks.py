@@ -172,13 +172,13 @@ def test_the_stops_are_the_last_of_the_series() -> None:
 def error(context: AttackContext, prompt: str) -> float:
     """The mean denoising error of the context's pictures, at noise that no attack has seen."""
     model = context.model
-    x0 = model.latents(context.pictures).repeat(40, 1, 1, 1)
+    x0 = model.encode_pictures(context.pictures).repeat(40, 1, 1, 1)
     cond = model.encode([prompt])
     with torch.no_grad():
         errors = measure_denoising_errors(
             lambda x_t, t: model.predict(x_t, t, cond)[0],
             x0,
-            model.noise_level,
+            model.find_noise_level,
             len(model.levels),
             model.space,
             torch.Generator().manual_seed(99),

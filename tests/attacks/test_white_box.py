@@ -104,7 +104,7 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
     own = model.encode(prompts)
     rng = torch.Generator().manual_seed(1)
     if where == "before":
-        at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
+        at = model.get_embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
         error = lambda e: recall.error(states, model.encode_with_grad(prompts, e))  # noqa: E731
     else:
         at = own.tokens.detach().double()
@@ -221,7 +221,7 @@ def test_unlearndiffs_step_by_hand(eps_model):
     how = UnlearnDiff(queries=1, steps=3, tokens=2, lr=0.05, decay=0.3)
     ((candidate, other, _),) = shots_of(how, context, ROWS)
     recall = build_denoising_error(context, ROWS, "unlearndiff")
-    table = eps_model.embedding_table().detach()[[int(eps_model.tokenize([word])[0, 1]) for word in WHOLE]]
+    table = eps_model.get_embedding_table().detach()[[int(eps_model.tokenize([word])[0, 1]) for word in WHOLE]]
     points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
     adam = torch.optim.Adam([points], lr=0.05, weight_decay=0.3)
     for _ in range(3):
@@ -298,10 +298,12 @@ def test_mma_finds_the_best_single_substitutions(eps_model):
     start = search.ids.clone()
     search.advance(0)
     for i, r in enumerate(ROWS):
-        wanted = eps_model.encode([context.put(r.prompt, "cat")]).flat()[0]
+        wanted = eps_model.encode([context.put(r.prompt, "cat")]).flatten()[0]
 
         def likeness(ids, wanted=wanted):
-            return float(F.cosine_similarity(eps_model.encode([" ".join(words[v] for v in ids)]).flat()[0], wanted, 0))
+            return float(
+                F.cosine_similarity(eps_model.encode([" ".join(words[v] for v in ids)]).flatten()[0], wanted, 0)
+            )
 
         all_changes = [[u, int(start[i, 1])] for u in range(len(words))]
         all_changes += [[int(start[i, 0]), u] for u in range(len(words))]
@@ -330,7 +332,7 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
     """To first order: a hundredth of the way to another word, either way, changes the error by as much of the gap."""
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
     recall = build_denoising_error(context_of(model), ROWS[:1], "test")
-    states, table = recall.rows(), model.embedding_table().detach()
+    states, table = recall.rows(), model.get_embedding_table().detach()
     ids = model.tokenize(["dog car"])[:, 1:3]
     error = lambda e: recall.error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
     at, grad = table[ids], measure_steepness(error, table[ids])[1]
@@ -443,7 +445,7 @@ def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     recall = build_denoising_error(context_of(model), ROWS, "test")
     states, prompts, rng = recall.rows(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
     other = model.encode(prompts)
-    at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
+    at = model.get_embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
 
     def error(e: torch.Tensor) -> torch.Tensor:
         read = model.encode_with_grad(prompts, e)
@@ -467,10 +469,10 @@ def test_a_class_model_hears_no_words():
                 attack.check(context_of(model))
             continue
         attack.check(context_of(model))
-        before = model.encode([r.prompt for r in rows]).flat()
+        before = model.encode([r.prompt for r in rows]).flatten()
         candidates = shots_of(attack, context_of(model), rows)[-1]
         after = model.encode([candidate.prompt for candidate in candidates])
-        assert (after.flat() != before).any(dim=1).all()
+        assert (after.flatten() != before).any(dim=1).all()
         assert model.images([candidate.prompt for candidate in candidates], [0, 1]).shape[0] == 2
 
 

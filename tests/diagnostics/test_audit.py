@@ -113,7 +113,7 @@ def test_closeness_is_the_place_by_distance_in_the_text_encoder(known: World) ->
     found = rank_closeness(model, words, ["cat", "car"], "a {}")
     far = {}
     for word in words:
-        rows = [model.encode([f"a {w}"]).flat()[0] for w in (word, "cat", "car")]
+        rows = [model.encode([f"a {w}"]).flatten()[0] for w in (word, "cat", "car")]
         far[word] = min(float((rows[0] - centre).norm()) for centre in rows[1:])
     assert [words[found.index(place)] for place in range(1, 6)] == sorted(words, key=far.__getitem__)
     assert rank_closeness(model, ["rose", "rose", "cat"], ["cat"], "a {}") == [3, 3, 1]

@@ -121,7 +121,7 @@ def test_an_edit_without_tensors_is_refused_unless_it_is_a_guide(tmp_path: Path)
     with pytest.raises(ValueError, match="no tensors and no guide: it would change nothing"):
         Edit.load(write(tmp_path / "e.safetensors", {}, META))
     guide = {"name": "negative", "arguments": {"prompt": "cat"}}
-    assert Edit.load(Edit({}, META | {"guide": guide}).save(tmp_path / "g.safetensors")).guide() is not None
+    assert Edit.load(Edit({}, META | {"guide": guide}).save(tmp_path / "g.safetensors")).build_guider() is not None
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])

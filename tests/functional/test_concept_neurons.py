@@ -138,7 +138,7 @@ def test_the_diagnosis_is_what_loops_over_the_model_say(relative, correlation):
     layers = watch.find_layers(model)
     names = [f"{layer.name}/{c}" for layer in layers for c in range(layer.neurons)]
     assert list(found.neurons) == names
-    assert found.timesteps == [int(t) for t in model.timesteps(4, "ddim")[[1, 3]]]
+    assert found.timesteps == [int(t) for t in model.list_timesteps(4, "ddim")[[1, 3]]]
 
     def seen(x, t, prompt):
         outs: dict[str, torch.Tensor] = {}

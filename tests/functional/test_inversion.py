@@ -51,9 +51,9 @@ def any_model(request: pytest.FixtureRequest) -> Model:
 def test_redrawing_is_ddim_by_hand_which_clips_nothing(any_model: Model, guidance: float) -> None:
     cond, uncond = any_model.encode(["cat"]), any_model.encode([""])
     x = noise = randn(1, *any_model.latent_shape, seed=5)
-    times = any_model.timesteps(5, "ddim").long()
+    times = any_model.list_timesteps(5, "ddim").long()
     bars = [any_model.levels.alpha.square()[t] for t in times]
-    bars.append(torch.as_tensor(any_model.scheduler("ddim").final_alpha_cumprod).double())
+    bars.append(torch.as_tensor(any_model.build_scheduler("ddim").final_alpha_cumprod).double())
     for t, a, b in zip(times, bars, bars[1:], strict=False):
         with torch.no_grad():
             eps_0, eps_c = any_model.predict(x.float(), t, uncond, cond)
@@ -91,7 +91,7 @@ def far(model: Model, latents: torch.Tensor, steps: int, refine: int = 0) -> flo
 def test_there_and_back_is_the_same_picture_the_nearer_the_more_steps(prediction: Any, steps: int) -> None:
     model = tiny_model(prediction)
     # Scaled as a trained autoencoder's are: those of a random one are nearly zero.
-    latents = model.latents((randn(1, 3, 16, 16) * 60 + 128).clamp(0, 255).to(torch.uint8))
+    latents = model.encode_pictures((randn(1, 3, 16, 16) * 60 + 128).clamp(0, 255).to(torch.uint8))
     latents = latents / latents.std()
     few, many = far(model, latents, steps), far(model, latents, 2 * steps)
     # First order: half the step, about half the error.

@@ -41,10 +41,10 @@ def state(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_factors_one_nothing_and_mixed(eps_model):
     edit = low_rank(eps_model)
-    guide = add_gate(edit, ["cat"]).guide()
+    guide = add_gate(edit, ["cat"]).build_guider()
     assert isinstance(guide, Gate)
     (x, t), cond = state(3), eps_model.encode(["a cat", "dog", "car"])
-    factors = guide.factors(eps_model)
+    factors = guide.load_factors(eps_model)
     (base,) = eps_model.predict(x, t, cond)
     with adapt_layers(eps_model, factors, torch.zeros(3)):
         assert torch.equal(eps_model.predict(x, t, cond)[0], base)
@@ -63,7 +63,7 @@ def test_factors_one_nothing_and_mixed(eps_model):
 
 
 def test_how_far_prompts_open_it(eps_model):
-    guide = add_gate(low_rank(eps_model), ["red cat", "car"]).guide()
+    guide = add_gate(low_rank(eps_model), ["red cat", "car"]).build_guider()
     texts = ["cat", "a red cat", "dog", "", "a car", "a red dog"]
     plain = eps_model.encode(texts).tokens.flatten(1)
     own = eps_model.encode(["red cat", "car"]).tokens.flatten(1)
@@ -82,7 +82,7 @@ def test_the_release_acts_with_the_square(eps_model):
     edit = low_rank(eps_model)
     (x, t), cond = state(1), eps_model.encode(["a red dog"])
     for power in (1, 2):
-        guide = add_gate(edit, ["red cat"], power).guide()
+        guide = add_gate(edit, ["red cat"], power).build_guider()
         with eps_model.guided_by(guide):
             seen = eps_model.encode(["a red dog"])
             gamma = float(seen.tensors[MATCH])
@@ -95,22 +95,22 @@ def test_the_release_acts_with_the_square(eps_model):
         with Edit(scaled, edit.meta).apply(eps_model):
             assert torch.allclose(eps_model.predict(x, t, cond)[0], found, atol=1e-5)
     with pytest.raises(ValueError, match="its power is 1 or 2, got 3"):
-        add_gate(edit, ["cat"], 3).guide()
+        add_gate(edit, ["cat"], 3).build_guider()
 
 
 def test_an_edit_from_before_there_was_a_power_is_read(eps_model):
     edit = add_gate(low_rank(eps_model), ["cat"])
     arguments = {key: value for key, value in edit.meta["guide"]["arguments"].items() if key != "power"}
-    old = Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": arguments}}).guide()
+    old = Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": arguments}}).build_guider()
     assert isinstance(old, Gate) and old.power == 1
     less = {key: value for key, value in arguments.items() if key != "rank"}
     with pytest.raises(ValueError, match=r"the guide gate takes .*rank"):
-        Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": less}}).guide()
+        Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": less}}).build_guider()
 
 
 def test_words_beyond_what_the_model_reads_open_nothing(eps_model):
     """A concept named after the prompt's last place is cut off, for the overlap of words as for the cosine."""
-    guide = add_gate(low_rank(eps_model), ["cat"]).guide()
+    guide = add_gate(low_rank(eps_model), ["cat"]).build_guider()
     room = eps_model.max_tokens - 2
     long, cut = " ".join(["dog"] * room + ["cat"]), " ".join(["dog"] * room)
     with eps_model.guided_by(guide), pytest.warns(UserWarning, match="lose their end"):
@@ -144,8 +144,8 @@ def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_mo
 def test_it_predicts_no_more_often_than_plain_guidance(eps_model, guidance, monkeypatch):
     """The gate is computed from texts; what a network would have to say of it is nothing."""
     edit, rows = low_rank(eps_model), []
-    network = eps_model._network
-    monkeypatch.setattr(eps_model, "_network", lambda x, t, cond: rows.append(len(x)) or network(x, t, cond))
+    network = eps_model._call_network
+    monkeypatch.setattr(eps_model, "_call_network", lambda x, t, cond: rows.append(len(x)) or network(x, t, cond))
     with edit.apply(eps_model):
         eps_model.images(["a cat", "dog"], [1, 2], guidance=guidance)
     merged = rows.copy()

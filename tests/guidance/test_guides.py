@@ -87,8 +87,8 @@ def test_a_batch_is_its_pictures(eps_model, guide):
 def test_what_is_kept_comes_back(eps_model, guide, tmp_path):
     edit = edit_of(eps_model, guide)
     loaded = Edit.load(edit.save(tmp_path / "edit.safetensors"))
-    assert loaded.guide() == guide
-    assert loaded.guide(0.5).strength == 0.5
+    assert loaded.build_guider() == guide
+    assert loaded.build_guider(0.5).strength == 0.5
     assert not loaded.names
 
 
@@ -151,7 +151,7 @@ def test_the_plain_loop_asks_the_network_as_little_as_it_can(eps_model, monkeypa
     eps_model.images(["a cat"], [0], guidance=guidance, steps=2)
     assert asked == [1 if guidance == 1 else 2] * 2
     walk = PlainSampling(eps_model, eps_model.encode(["cat"]), eps_model.encode([""]), guidance)
-    assert len(walk.conds(0)) == asked[0]
+    assert len(walk.list_conds(0)) == asked[0]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ class Shoved(GuidedSampling):
     plain: PlainSampling
     by: Tensor
 
-    def conds(self, i: int) -> Sequence[Cond]:
-        return self.plain.conds(i)
+    def list_conds(self, i: int) -> Sequence[Cond]:
+        return self.plain.list_conds(i)
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
         return self.plain.combine(i, x_t, t, said) + self.by
@@ -201,13 +201,13 @@ def test_a_guides_own_tensors_lie_beside_the_weights(eps_model, monkeypatch, tmp
         shoved = eps_model.sample(cond, uncond, [0], steps=1)
     plain = eps_model.sample(cond, uncond, [0], steps=1)
     # One DDIM step from pure noise to the end is affine in the prediction.
-    scheduler = eps_model.scheduler()
+    scheduler = eps_model.build_scheduler()
     scheduler.set_timesteps(1)
     start, end = eps_model.levels.alpha.square()[scheduler.timesteps[0]].item(), scheduler.final_alpha_cumprod.item()
     slope = math.sqrt(1 - end) - math.sqrt(end * (1 - start) / start)
     assert torch.allclose(shoved.x - plain.x, slope * 1.0 * torch.ones_like(plain.x), rtol=1e-3)
     with pytest.raises(ValueError, match="tensors of a guide"):
-        Edit({"guide/by": by}, {key: value for key, value in record.items() if key != "guide"}).guide()
+        Edit({"guide/by": by}, {key: value for key, value in record.items() if key != "guide"}).build_guider()
 
 
 def test_methods_hold_the_papers_settings_and_refuse_others(eps_model):

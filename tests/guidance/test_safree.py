@@ -153,7 +153,7 @@ def check_both_encoders(model: StableDiffusionXL, text: str, concepts: list[str]
     with model.guided_by(SAFREE(concepts=tuple(concepts), **DEFAULTS)):
         cond = model.encode(["", text])
         begun = SAFREE(concepts=tuple(concepts), **DEFAULTS).begin(model, cond, model.encode([""]).expand(2), 3.0)
-        first = begun.conds(0)[-1].tensors
+        first = begun.list_conds(0)[-1].tensors
     assert not any(cond.tensors[name][0].any() for name in (SHIFT, SENTENCE, "clip", "pooled"))
     assert torch.equal(cond.tokens[1], plain["clip"][0])
     assert np.allclose(first["clip"][1, :n].double().numpy(), embeddings, atol=1e-4)
@@ -189,7 +189,7 @@ def test_filtered_embeddings_serve_up_to_the_last_step_of_each_row(eps_model):
         cond.tensors[LAST].copy_(torch.tensor([0.0, 2.0, -1.0, math.inf]))
         walk = guide.begin(eps_model, cond, uncond.expand(4), 3.0)
         for i in range(5):
-            tokens = walk.conds(i)[-1].tokens
+            tokens = walk.list_conds(i)[-1].tokens
             serves = torch.tensor([i <= 0, i <= 2, False, True])[:, None, None]
             expected = cond.tokens + serves * 0.5 * cond.tensors[SHIFT]
             assert torch.allclose(tokens, expected, atol=1e-6)

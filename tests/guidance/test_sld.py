@@ -24,7 +24,7 @@ def theirs(model: StableDiffusion, concept: str, **settings: float) -> np.ndarra
         warnings.simplefilter("ignore", FutureWarning)
         pipeline = StableDiffusionPipelineSafe(
             **parts,
-            scheduler=model.scheduler(),
+            scheduler=model.build_scheduler(),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -82,7 +82,7 @@ def test_in_every_space_it_is_the_papers_formula_on_noise(space):
             model.encode(["a cat"]), model.encode([""]), [3], steps=3, guidance=GUIDANCE, sampler="ddim"
         ).x
 
-    scheduler = model.scheduler("ddim")
+    scheduler = model.build_scheduler("ddim")
     scheduler.set_timesteps(3)
     bars = scheduler.alphas_cumprod.double()
     x = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(3)).double()
@@ -117,6 +117,6 @@ def test_at_pure_noise_nothing_is_pushed():
     cond, uncond = model.encode(["a cat"]), model.encode([""])
     walk = guide.begin(model, cond, uncond, 4.0)
     x = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
-    said = dict(zip(walk.conds(0), model.predict(x, 999, *walk.conds(0)), strict=True))
+    said = dict(zip(walk.list_conds(0), model.predict(x, 999, *walk.list_conds(0)), strict=True))
     out = walk.combine(0, x, torch.tensor(999), said)
     assert torch.equal(out, said[uncond] + 4.0 * (said[cond] - said[uncond]))

@@ -108,7 +108,7 @@ def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
         trainer = shaken(trainer_of(eps_model, replace(QUICK, attack_start=start)))
         term = trainer.terms[0]
         found = [term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"].prefix]
-        table = eps_model.embedding_table().detach()
+        table = eps_model.get_embedding_table().detach()
         words = trainer_of(eps_model, replace(QUICK, attack_steps=0))
         first = words.terms[0].queries(words.context, words.auxiliary_step(0, 0))["student"].prefix
         assert all(any(torch.equal(row[0], word) for word in table) for row in first)

@@ -29,8 +29,8 @@ def test_a_model_without_cross_attention_has_none():
 
 def test_one_matrix_cannot_map_different_rows(monkeypatch):
     model = tiny_pixart()
-    maps = [*model.text_maps(), TextMap("cross", "transformer.other", "t5")]
-    monkeypatch.setattr(model, "text_maps", lambda: maps)
+    maps = [*model.list_text_maps(), TextMap("cross", "transformer.other", "t5")]
+    monkeypatch.setattr(model, "list_text_maps", lambda: maps)
     with pytest.raises(ValueError, match="these read caption, t5"):
         find_text_projections(model)
 
@@ -116,4 +116,4 @@ def test_bad_readers(tokens, templates, message):
 
 def test_a_reader_needs_a_tokenizer():
     with pytest.raises(ValueError, match="no tokenizer"):
-        tiny_ddpm().text_spans("clip")
+        tiny_ddpm().list_text_spans("clip")

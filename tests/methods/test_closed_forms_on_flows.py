@@ -38,8 +38,8 @@ def read(model: Model, text: str, weight: str) -> Tensor:
     cond = model.encode([text])
     if weight == POOLED:
         return cond.tensors["pooled"].double()
-    part = next(each.part for each in model.text_maps() if each.weight == weight)
-    return model.text_inputs(cond, part)[0].detach().double()
+    part = next(each.part for each in model.list_text_maps() if each.weight == weight)
+    return model.get_text_inputs(cond, part)[0].detach().double()
 
 
 def from_the_word(rows: Tensor, spans: tuple[tuple[int, int | None, int], ...]) -> Tensor:

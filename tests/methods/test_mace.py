@@ -99,8 +99,8 @@ def test_timesteps_of_importance(model):
     for i in range(2):
         picture, bar, old = (
             shelf[step.noise[i] % 2],
-            model.noise_level(moved.t[i : i + 1]).alpha.square().float(),
-            model.noise_level(states.t[i : i + 1]).alpha.square().float(),
+            model.find_noise_level(moved.t[i : i + 1]).alpha.square().float(),
+            model.find_noise_level(states.t[i : i + 1]).alpha.square().float(),
         )
         said = (states.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
         assert torch.allclose(moved.x[i], bar.sqrt() * picture + (1 - bar).sqrt() * said, atol=1e-3)

@@ -90,10 +90,10 @@ def test_the_target_by_brute_force(eps_model, anchors):
             target = eps_0 - 1.9 * sum(away) / 2
             if anchors:
                 target = target + 0.7 * (say(queries["pull"].cond[[i]], i) - eps_0)
-                spelled = eps_model.encode([["a cat", "red cat"], ["a dog", "red dog"]][i % 2]).flat()
-                assert any(torch.equal(queries["pull"].cond.flat()[i], one) for one in spelled)
-            drawn = queries["student"].cond.flat()[i]
-            assert any(torch.equal(drawn, cond.flat()[0]) for cond in own.values())
+                spelled = eps_model.encode([["a cat", "red cat"], ["a dog", "red dog"]][i % 2]).flatten()
+                assert any(torch.equal(queries["pull"].cond.flatten()[i], one) for one in spelled)
+            drawn = queries["student"].cond.flatten()[i]
+            assert any(torch.equal(drawn, cond.flatten()[0]) for cond in own.values())
             with trainer.update.swapped_in():
                 total += float((say(queries["student"].cond[[i]], i) - target).square().mean()) / 6
         with trainer.losses(replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
@@ -120,7 +120,7 @@ def test_recorded_states_and_what_is_known_of_them(eps_model):
         eps_c, eps_0 = eps_model.predict(states.x, states.t, cond, trainer.context.uncond)
     assert torch.allclose(states.known["eps_c"], eps_c, atol=1e-4)
     assert torch.allclose(states.known["eps_0"], eps_0, atol=1e-4)
-    assert set(states.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
+    assert set(states.t.tolist()) <= set(eps_model.list_timesteps(3, "ddim").tolist())
 
 
 def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
@@ -141,13 +141,13 @@ def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
         with torch.no_grad():
             say = lambda x, t: eps_model.predict(x, t, cond)[0]  # noqa: E731
             return float(
-                measure_denoising_errors(say, x0, eps_model.noise_level, len(eps_model.levels), "eps", rng).mean()
+                measure_denoising_errors(say, x0, eps_model.find_noise_level, len(eps_model.levels), "eps", rng).mean()
             )
 
     with eps_model.swap_in(moved):
         word = bench._attack(pictures, 0)["word"]
         again = bench._attack(pictures, 0)["word"]
-        first = eps_model.embedding_table().detach()[eps_model.tokenize(["object"])[0, 1]][None]
+        first = eps_model.get_embedding_table().detach()[eps_model.tokenize(["object"])[0, 1]][None]
         assert error(word) < error(first)
     assert torch.equal(word, again)
     assert word.shape == (1, 16)

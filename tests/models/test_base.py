@@ -86,7 +86,7 @@ def test_noise_is_that_of_the_timestep_for_each_seed(model: StableDiffusion) -> 
     for kind in (DDIMScheduler, EulerDiscreteScheduler):
         model.pipeline.scheduler = kind.from_config(model.pipeline.scheduler.config)
         for since in (0, 3):
-            level = model.noise_level(model.timesteps(5)[[since]].expand(3))
+            level = model.find_noise_level(model.list_timesteps(5)[[since]].expand(3))
             alpha, sigma = (part.float().view(-1, 1, 1, 1) for part in (level.alpha, level.sigma))
             by_hand = alpha * latents + sigma * noise
             torch.testing.assert_close(model.add_noise(latents, SEEDS, since, steps=5), by_hand, rtol=1e-4, atol=1e-4)
@@ -141,7 +141,7 @@ def test_the_network_sees_packed_states_and_its_answer_is_unpacked(eps_model, mo
     x, cond = torch.randn(2, *eps_model.latent_shape), eps_model.encode(["cat"])
     with torch.no_grad():
         (plain,) = eps_model.predict(x, 5, cond)
-        network, shapes = eps_model._network, []
+        network, shapes = eps_model._call_network, []
         monkeypatch.setattr(type(eps_model), "pack", lambda self, x: x.flatten(2))
         monkeypatch.setattr(type(eps_model), "unpack", lambda self, out: out.unflatten(2, (8, 8)))
 
@@ -149,6 +149,6 @@ def test_the_network_sees_packed_states_and_its_answer_is_unpacked(eps_model, mo
             shapes.append(tuple(x_t.shape))
             return network(x_t.unflatten(2, (8, 8)), t, cond).flatten(2)
 
-        monkeypatch.setattr(eps_model, "_network", packed)
+        monkeypatch.setattr(eps_model, "_call_network", packed)
         assert torch.equal(eps_model.predict(x, 5, cond)[0], plain)
     assert shapes == [(2, 4, 64)]

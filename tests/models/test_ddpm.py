@@ -68,7 +68,7 @@ def test_ddim_clips_only_where_the_schedule_does(clip):
     assert np.abs(ours.permute(0, 2, 3, 1).numpy() - theirs).max() < 1
     assert np.abs(theirs - other).max() > 2
     model.pipeline.scheduler = DPMSolverMultistepScheduler()
-    assert not model.scheduler("ddim").config.clip_sample
+    assert not model.build_scheduler("ddim").config.clip_sample
 
 
 def test_an_unclipped_schedule_is_not_clipped_by_decoding():
@@ -77,7 +77,7 @@ def test_an_unclipped_schedule_is_not_clipped_by_decoding():
         model.decode(torch.tensor([[-3.0, -1, 0.0, 1, 9]])), torch.tensor([[0, 0, 128, 255, 255]]).byte()
     )
     pictures = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    latents = model.latents(pictures)
+    latents = model.encode_pictures(pictures)
     assert latents.min() == -1
     assert latents.max() == 1
     assert torch.equal(model.decode(latents), pictures)
@@ -98,8 +98,8 @@ def test_predictions_are_those_of_the_labels(ddpm):
 def test_mixing_one_hots_is_picking():
     cond = tiny_ddpm().encode(list(CLASSES))
     picked = cond.mix(torch.eye(5)[[3, 1]])
-    assert torch.equal(picked.flat(), cond[[3, 1]].flat())
-    assert torch.equal(cond.flat(), torch.eye(6)[:5])
+    assert torch.equal(picked.flatten(), cond[[3, 1]].flatten())
+    assert torch.equal(cond.flatten(), torch.eye(6)[:5])
 
 
 def test_the_gradient_reaches_the_mixing_weights_and_is_right():
@@ -165,8 +165,8 @@ def test_the_class_embedding_is_a_weight_like_any_other(ddpm):
 )
 def test_what_a_prompt_means(prompt, label):
     model = tiny_ddpm()
-    assert model.label(prompt) == label
-    assert torch.equal(model.encode([prompt]).flat(), torch.eye(6)[[label]])
+    assert model.find_label(prompt) == label
+    assert torch.equal(model.encode([prompt]).flatten(), torch.eye(6)[[label]])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_embedding_of_ones_own():
     model = tiny_ddpm()
     half = torch.tensor([0.5, 0, 0, 0, 0.5, 0])
     cond = model.encode([Prompt("cat", half), "dog"])
-    assert torch.equal(cond.flat(), torch.stack([half, torch.eye(6)[1]]))
+    assert torch.equal(cond.flatten(), torch.stack([half, torch.eye(6)[1]]))
     with pytest.raises(ValueError, match=r"an embedding for tiny is \[6\], weights of 5 classes and the null class"):
         model.encode([Prompt("cat", torch.zeros(5))])
 
@@ -286,9 +286,9 @@ def test_an_unknown_target_is_refused_before_work(monkeypatch):
 
 def test_vocabulary():
     model = tiny_ddpm()
-    assert model.vocabulary(3) == ["cat", "dog", "hot dog"]
-    assert model.vocabulary(99) == list(CLASSES)
-    assert DDPM(model.pipeline, CLASSES, "half", words=("dog",)).vocabulary(9) == ["dog"]
+    assert model.list_words(3) == ["cat", "dog", "hot dog"]
+    assert model.list_words(99) == list(CLASSES)
+    assert DDPM(model.pipeline, CLASSES, "half", words=("dog",)).list_words(9) == ["dog"]
 
 
 def test_bf16_compute_is_close():
@@ -334,7 +334,7 @@ def test_a_folder_without_names(tmp_path, text, message):
 def test_conditions_stack_with_others_of_the_model():
     model = tiny_ddpm()
     stacked = Cond.cat([model.encode(["cat", ""]), model.encode(["dog"])])
-    assert stacked.flat().argmax(dim=1).tolist() == [0, 5, 1]
+    assert stacked.flatten().argmax(dim=1).tolist() == [0, 5, 1]
 
 
 def test_a_model_without_an_unconditional_prediction_draws_at_guidance_1(monkeypatch):

@@ -102,7 +102,7 @@ def test_clips_tokens_are_heard_by_the_pooled_embedding_alone(model: Flux) -> No
 
 def test_an_embedding_stands_for_all_that_is_read(model: Flux) -> None:
     cat = model.encode(["a cat"])
-    own = model.encode([Prompt("a dog", model.embedding_of(cat)[0])])
+    own = model.encode([Prompt("a dog", model.get_embedding(cat)[0])])
     assert all(torch.equal(part, cat.tensors[name]) for name, part in own.tensors.items())
     with pytest.raises(ValueError, match=r"an embedding for tiny-flux is \(10, 32\), or 332 numbers"):
         model.encode([Prompt("", torch.zeros(3))])

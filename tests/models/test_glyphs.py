@@ -33,7 +33,7 @@ def test_equals_the_diffusers_pipeline(glyphs):
 
 @pytest.mark.parametrize("method", ["esd", "eap"])
 def test_it_can_be_erased_from(glyphs, method):
-    assert glyphs.vocabulary(5)
+    assert glyphs.list_words(5)
     edit = efface.erase(glyphs, "cat", method=method, steps=1, batch=2, paths=2, draw_steps=2)
     before = glyphs.images(["a cat"], [0], steps=2)
     with edit.apply(glyphs):

@@ -54,7 +54,7 @@ def by_diffusers(model: LanguageFlow, guidance: float, steps: int = 3) -> tuple[
     if isinstance(model, QwenImage):
         latents = unpack_patches(latents, 8)
     elif isinstance(model, Flux2) and model.klein:  # whose pipeline gives what the decoder reads
-        mean, std = model._norm(latents)
+        mean, std = model._read_moments(latents)
         latents = (model.pipeline._patchify_latents(latents) - mean) / std
     elif isinstance(model, Flux2):
         latents = model.unpack(latents)
@@ -126,7 +126,7 @@ def test_padding_is_zeros_under_a_mask_or_read_as_it_is(kind: str) -> None:
 def test_the_last_token_of_a_concept_is_found(kind: str) -> None:
     """What follows a text cannot change what a causal language model says at or before its last token."""
     model = MODELS[kind]()
-    (span,) = model.text_spans("language")
+    (span,) = model.list_text_spans("language")
     first, second = model.encode(["a red cat", "a red cat tiger"]).tokens
     (place,) = span.find_last(["a red cat"])
     assert torch.allclose(first[: place + 1], second[: place + 1], atol=1e-5)
@@ -139,7 +139,7 @@ def test_text_maps_say_what_reads_the_prompt(kind: str) -> None:
     """Recorded inside a pass: each map that a prompt decides gets exactly what `text_inputs` gives."""
     model = MODELS[kind]()
     cond, seen = model.encode(["a red cat"]), {}
-    maps = [each for each in model.text_maps() if each.decided]
+    maps = [each for each in model.list_text_maps() if each.decided]
     hooks = [
         model.network.get_submodule(
             each.weight.removeprefix("transformer.").removesuffix(".weight")
@@ -152,11 +152,11 @@ def test_text_maps_say_what_reads_the_prompt(kind: str) -> None:
         hook.remove()
     assert maps and maps[0].role == "embedder"
     for each in maps:
-        read, wanted = seen[each.weight].flatten(0, -2), model.text_inputs(cond, each.part)[0]
+        read, wanted = seen[each.weight].flatten(0, -2), model.get_text_inputs(cond, each.part)[0]
         n = int(cond.mask.sum()) if cond.mask is not None else len(wanted)
         assert torch.allclose(read[:n], wanted[:n], atol=1e-6)
     joint = kind in ("qwen-image", "flux2", "klein")
-    roles = {each.role for each in model.text_maps()}
+    roles = {each.role for each in model.list_text_maps()}
     assert roles == ({"embedder"} if kind == "z-image" else {"embedder", "cross"})
     assert select(model.weights, "embedder") and (kind == "z-image" or select(model.weights, "cross"))
     assert bool([n for n in model.weights if ".attn.add_k_proj." in n]) == joint
@@ -167,9 +167,9 @@ def test_pictures_and_latents_are_each_others_inverse_as_far_as_the_autoencoder_
     model = MODELS[kind]()
     x = torch.randn(2, *model.latent_shape)
     pixels = model.decode(x)
-    assert pixels.shape == (2, 3, 16, 16) and model.latents(pixels).shape == x.shape
+    assert pixels.shape == (2, 3, 16, 16) and model.encode_pictures(pixels).shape == x.shape
     if isinstance(model, Flux2 | QwenImage):
-        mean, std = model._norm(x) if isinstance(model, Flux2) else model._moments(x)
+        mean, std = model._read_moments(x)
         assert mean.abs().max() > 0 and (std - 1).abs().max() > 0
 
 

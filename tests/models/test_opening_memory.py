@@ -226,7 +226,7 @@ def test_compiled_parts_are_unwrapped_and_the_pipeline_keeps_them() -> None:
         setattr(pipeline, part, torch.compile(getattr(pipeline, part)))
     opened = efface.load(pipeline)
     assert opened.weights.keys() == plain.weights.keys()
-    assert opened.decoder_digest() == plain.decoder_digest()
+    assert opened.hash_decoder() == plain.hash_decoder()
     assert all(hasattr(getattr(pipeline, part), "_orig_mod") for part in parts)
     assert not any(hasattr(getattr(opened.pipeline, part), "_orig_mod") for part in parts)
     edit = Edit({"unet.conv_in.bias": torch.ones(8)}, {"base": opened.fingerprint()})
@@ -263,7 +263,7 @@ def test_a_tiny_autoencoder_draws_and_reads(make: Callable[[], Any]) -> None:
     theirs = pipeline("a cat", num_inference_steps=2, guidance_scale=2.0, generator=rng, output_type="pt").images
     assert (pictures.float() - (theirs * 255).round()).abs().max() <= 1
     pixels = pictures.float() / 127.5 - 1
-    assert torch.allclose(model.latents(pictures), cast(Any, pipeline.vae).encode(pixels).latents, atol=1e-5)
+    assert torch.allclose(model.encode_pictures(pictures), cast(Any, pipeline.vae).encode(pixels).latents, atol=1e-5)
 
 
 def test_a_square_given_as_a_list_and_an_autoencoder_of_another_dtype_are_served() -> None:
@@ -281,11 +281,11 @@ def test_zero_terminal_snr_is_no_picture_and_not_nan() -> None:
     zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **zero)
     model = efface.load(pipeline)
-    level = model.noise_level(torch.tensor([0.0, 998.0, 998.5, 999.0]))
+    level = model.find_noise_level(torch.tensor([0.0, 998.0, 998.5, 999.0]))
     own = cast(Any, pipeline.scheduler).alphas_cumprod
     assert torch.allclose(level.alpha[:2].square().float(), own[[0, 998]], rtol=1e-4)
     assert level.alpha[2:].tolist() == [0, 0] and level.sigma[2:].tolist() == [1, 1]
-    assert model.timesteps(4)[0] == 999
+    assert model.list_timesteps(4)[0] == 999
     for method in ("esd", "eap"):
         edit = efface.erase(model, "cat", method, steps=2, batch=2, draw_steps=4, paths=2, progress=False)
         assert all(value.isfinite().all() for value in edit.values.values())
@@ -297,6 +297,6 @@ def test_ddim_draws_on_the_models_own_noise_levels() -> None:
     zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config, **zero)
     model = efface.load(pipeline)
-    assert torch.equal(model.scheduler("ddim").alphas_cumprod, cast(Any, pipeline.scheduler).alphas_cumprod)
+    assert torch.equal(model.build_scheduler("ddim").alphas_cumprod, cast(Any, pipeline.scheduler).alphas_cumprod)
     cond, uncond = model.encode(["cat"]), model.encode([""])
     assert model.sample(cond, uncond, [0], steps=4, sampler="ddim").x.isfinite().all()

@@ -65,7 +65,7 @@ def test_tokens_past_the_end_are_masked_out(model: PixArt) -> None:
     other = cond.with_embedding(torch.where(cond.mask[:, :, None], cond.tokens, 7.0))
     with torch.no_grad():
         assert torch.equal(model.predict(x, 5, cond)[0], model.predict(x, 5, other)[0])
-    assert torch.equal(cond.flat(), other.flat()) and torch.equal(cond.attended, other.attended)
+    assert torch.equal(cond.flatten(), other.flatten()) and torch.equal(cond.attended, other.attended)
     assert not cond.attended[1, 1:].any()
 
 
@@ -93,16 +93,16 @@ def test_text_maps_say_what_reads_the_prompt(model: PixArt) -> None:
         model.network.get_submodule(
             each.weight.removeprefix("transformer.").removesuffix(".weight")
         ).register_forward_pre_hook(lambda _, args, name=each.weight: seen.update({name: args[0]}))
-        for each in model.text_maps()
+        for each in model.list_text_maps()
     ]
     with torch.no_grad():
         model.predict(torch.randn(1, 4, 8, 8), 5, cond)
     for hook in hooks:
         hook.remove()
-    maps = model.text_maps()
+    maps = model.list_text_maps()
     assert [each.role for each in maps] == ["embedder", *["cross"] * 4]
-    assert all(torch.equal(seen[each.weight], model.text_inputs(cond, each.part)) for each in maps)
-    assert model.text_inputs(cond, CAPTION).shape == (1, LENGTH, 24)
+    assert all(torch.equal(seen[each.weight], model.get_text_inputs(cond, each.part)) for each in maps)
+    assert model.get_text_inputs(cond, CAPTION).shape == (1, LENGTH, 24)
 
 
 def test_a_trained_text_encoder_is_swapped_in_whole(model: PixArt) -> None:
@@ -136,11 +136,11 @@ def test_it_opens_from_a_folder_and_from_memory(version: Version, tmp_path: Path
 
 
 def test_words_and_what_it_has_none_of(model: PixArt) -> None:
-    assert {"cat", "tiger"} <= {*model.tokenizer_words()} and "a" not in model.tokenizer_words()
+    assert {"cat", "tiger"} <= {*model.list_tokenizer_words()} and "a" not in model.list_tokenizer_words()
     with pytest.raises(ValueError, match="no start token after which"):
         model.tokenize(["a cat"])
     with pytest.raises(ValueError, match="no text encoder that token embeddings could be given to"):
-        model.embedding_table()
+        model.get_embedding_table()
 
 
 def test_a_closed_form_is_uce_on_the_caption_projection(model: PixArt) -> None:

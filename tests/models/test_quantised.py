@@ -126,11 +126,11 @@ def test_a_swapped_weight_is_the_bases_value_and_the_product_of_the_factors(tmp_
     name = next(name for name, weight in model.weights.items() if is_packed(weight))
     layer = model.owners[name]
     x = torch.randn(2, layer.in_features)  # type: ignore[arg-type]
-    assert model.plain_weight(name).shape == (layer.out_features, layer.in_features)
-    with model.swap_in({name: model.plain_weight(name)}):
+    assert model.get_plain_weight(name).shape == (layer.out_features, layer.in_features)
+    with model.swap_in({name: model.get_plain_weight(name)}):
         swapped = layer(x)
     assert torch.allclose(swapped, layer(x), atol=1e-5) and is_packed(layer._parameters["weight"])
-    with model.swap_in({name: torch.zeros_like(model.plain_weight(name))}):
+    with model.swap_in({name: torch.zeros_like(model.get_plain_weight(name))}):
         assert not torch.allclose(layer(x), swapped, atol=1e-3)
 
 

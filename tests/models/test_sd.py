@@ -76,7 +76,7 @@ def test_until_stops_exactly_there(model, scheduler):
     model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
     cond, uncond = model.encode(PROMPTS), model.encode([""])
     whole = model.sample(cond, uncond, SEEDS, steps=5, guidance=3.0, record=True)
-    assert torch.equal(whole.t.double(), model.timesteps(5).double())
+    assert torch.equal(whole.t.double(), model.list_timesteps(5).double())
     for k in (0, 2, 4):
         part = model.sample(cond, uncond, SEEDS, steps=5, guidance=3.0, until=k)
         assert torch.allclose(part.x, whole.states[k], atol=1e-6)
@@ -89,7 +89,7 @@ def test_until_stops_exactly_there(model, scheduler):
 def test_one_ddim_step_by_hand(model):
     cond, uncond = model.encode(["cat"]), model.encode([""])
     draw = model.sample(cond, uncond, [0], steps=4, guidance=2.0, record=True, sampler="ddim")
-    a, b = model.noise_level(draw.t[:2]).alpha.square().float()
+    a, b = model.find_noise_level(draw.t[:2]).alpha.square().float()
     x, out = draw.states[0], apply_guidance(draw.eps_0[0], draw.eps_c[0], 2.0)
     if model.space == "eps":
         eps, x0 = out, (x - (1 - a).sqrt() * out) / a.sqrt()
@@ -110,7 +110,7 @@ def test_predict_batches_conditions(eps_model):
 
 
 def test_noise_level_between_timesteps(eps_model):
-    a = eps_model.noise_level(torch.tensor([10.0, 10.5, 11.0, 999.0])).alpha.square()
+    a = eps_model.find_noise_level(torch.tensor([10.0, 10.5, 11.0, 999.0])).alpha.square()
     assert a[0] > a[1] > a[2]
     assert torch.allclose(a[[0, 2, 3]], eps_model.levels.alpha.square()[[10, 11, 999]], rtol=1e-5)
 
@@ -129,19 +129,19 @@ def test_long_prompts_are_cut_with_a_warning(eps_model):
 
 
 def test_text_encodings_follow_the_text_encoder(eps_model):
-    before = eps_model.encode(["cat"]).flat()
+    before = eps_model.encode(["cat"]).flatten()
     name = next(name for name in eps_model.weights if name.endswith("final_layer_norm.weight"))
     assert name.startswith("text_encoder.text_model.")
     with eps_model.swap_in({name: 2 * eps_model.weights[name]}):
-        assert not torch.allclose(eps_model.encode(["cat"]).flat(), before)
-    assert torch.equal(eps_model.encode(["cat"]).flat(), before)
+        assert not torch.allclose(eps_model.encode(["cat"]).flatten(), before)
+    assert torch.equal(eps_model.encode(["cat"]).flatten(), before)
 
 
 def test_mixing_conditions():
     cond = Cond({"clip": torch.arange(12.0).reshape(3, 2, 2)})
     mixed = cond.mix(torch.tensor([[0.0, 0, 1], [0.5, 0.5, 0]]))
-    assert torch.equal(mixed[[0]].flat(), cond[[2]].flat())
-    assert torch.equal(mixed[[1]].flat(), (cond[[0]].flat() + cond[[1]].flat()) / 2)
+    assert torch.equal(mixed[[0]].flatten(), cond[[2]].flatten())
+    assert torch.equal(mixed[[1]].flatten(), (cond[[0]].flatten() + cond[[1]].flatten()) / 2)
 
 
 def test_fingerprint_survives_a_change_of_dtype(tmp_path):
@@ -193,10 +193,10 @@ def test_bad_sources(tmp_path, source, options, message):
 
 def test_words_of_the_tokenizer(eps_model):
     plain = StableDiffusion(eps_model.pipeline, "plain")
-    words = plain.vocabulary(5)
+    words = plain.list_words(5)
     assert len(words) == 5
-    assert {"cat", "dog"} <= set(plain.vocabulary(1000))
-    assert "a" not in plain.vocabulary(1000)
+    assert {"cat", "dog"} <= set(plain.list_words(1000))
+    assert "a" not in plain.list_words(1000)
 
 
 def test_layout_for_bf16_changes_no_value_and_exports(tmp_path):
@@ -213,19 +213,19 @@ def test_layout_for_bf16_changes_no_value_and_exports(tmp_path):
 def test_few_encodings_are_kept_and_all_are_right(eps_model, monkeypatch):
     monkeypatch.setattr("efface.models.base.ENCODINGS_KEPT", 2)
     words = ["cat", "dog", "car", "tiger"]
-    together = eps_model.encode(words).flat()
+    together = eps_model.encode(words).flatten()
     assert len(eps_model._encoded) == 2
-    assert torch.allclose(together, torch.cat([eps_model.encode([word]).flat() for word in words]), atol=1e-5)
+    assert torch.allclose(together, torch.cat([eps_model.encode([word]).flatten() for word in words]), atol=1e-5)
 
 
 def test_the_autoencoder_takes_few_pictures_at_once_and_draws_the_same(eps_model, monkeypatch):
     """The same pixels by slices, from memory that does not grow with the number of pictures."""
     pictures = eps_model.images(["a cat"] * 6, list(range(6)), steps=2)
     z = torch.randn(6, *eps_model.latent_shape, generator=torch.Generator().manual_seed(0))
-    whole, peaks = (eps_model.decode(z), eps_model.latents(pictures)), {}
+    whole, peaks = (eps_model.decode(z), eps_model.encode_pictures(pictures)), {}
     monkeypatch.setattr("efface.models.adapters.latent.SLICE", 2 * eps_model.resolution**2)
     assert torch.equal(eps_model.decode(z), whole[0])
-    assert torch.allclose(eps_model.latents(pictures), whole[1], atol=1e-6)
+    assert torch.allclose(eps_model.encode_pictures(pictures), whole[1], atol=1e-6)
     for n in (2, 6):
         with AllocationTracker(eps_model.vae.parameters()) as tracker:
             eps_model.decode(z[:n])

@@ -87,7 +87,7 @@ def test_a_trajectory_goes_on_from_its_middle(model: StableDiffusion3) -> None:
     half = model.sample(cond, uncond, SEEDS, until=2, **how).x
     assert torch.equal(half, whole.states[2])
     assert torch.equal(model.sample(cond, uncond, SEEDS, start=half, since=2, **how).x, whole.x)
-    levels = model.noise_level(model.timesteps(5))
+    levels = model.find_noise_level(model.list_timesteps(5))
     clean = torch.randn(2, *model.latent_shape)
     noise = draw_noise(SEEDS, model.latent_shape)[1]
     expected = levels.alpha[2].float() * clean + levels.sigma[2].float() * noise
@@ -95,12 +95,12 @@ def test_a_trajectory_goes_on_from_its_middle(model: StableDiffusion3) -> None:
 
 
 def test_levels_are_those_of_the_straight_way(model: StableDiffusion3) -> None:
-    level = model.noise_level(torch.tensor([0.0, 250.0, 1000.0]))
+    level = model.find_noise_level(torch.tensor([0.0, 250.0, 1000.0]))
     assert torch.equal(level.sigma, torch.tensor([0.0, 0.25, 1.0], dtype=torch.double))
     assert torch.equal(level.alpha, 1 - level.sigma)
-    scheduler = model.scheduler()
+    scheduler = model.build_scheduler()
     scheduler.set_timesteps(7)
-    assert torch.allclose(model.noise_level(scheduler.timesteps).sigma.float(), scheduler.sigmas[:-1], atol=1e-6)
+    assert torch.allclose(model.find_noise_level(scheduler.timesteps).sigma.float(), scheduler.sigmas[:-1], atol=1e-6)
     assert torch.equal(NoiseLevel.from_flow(level.sigma).alpha, level.alpha)
 
 
@@ -131,7 +131,7 @@ def test_token_embeddings_read_as_their_text_does_but_for_t5(model: StableDiffus
 
 def test_an_embedding_stands_for_all_that_is_read(model: StableDiffusion3) -> None:
     cat = model.encode(["a cat"])
-    own = model.encode([Prompt("a dog", model.embedding_of(cat)[0])])
+    own = model.encode([Prompt("a dog", model.get_embedding(cat)[0])])
     assert all(torch.equal(part, cat.tensors[name]) for name, part in own.tensors.items())
     with pytest.raises(ValueError, match=r"an embedding for tiny-sd3 is \(8, 28\) and \(10, 32\), or"):
         model.encode([Prompt("", torch.zeros(3))])
@@ -162,7 +162,9 @@ def test_weights_have_the_names_of_published_checkpoints(model: StableDiffusion3
 def test_named_subsets_select_by_role(model: StableDiffusion3) -> None:
     """`attn2` of 3.5-medium reads the picture; what reads the prompt is the text's stream."""
     chosen = {name: select(model.weights, name) for name in (*JOINT,) if name not in ("xlayer", "selflayer")}
-    roles = {role: [e.weight for e in model.text_maps() if e.role == role] for role in ("cross", "embedder", "pooled")}
+    roles = {
+        role: [e.weight for e in model.list_text_maps() if e.role == role] for role in ("cross", "embedder", "pooled")
+    }
     for role, weights in roles.items():
         assert {*weights} <= {*chosen[role]}
     assert not any(".attn2." in name for name in chosen["xattn"] + chosen["cross"])
@@ -212,7 +214,7 @@ def test_a_search_in_the_encoding_moves_every_way_in(model: StableDiffusion3) ->
 def test_uce_on_the_context_embedder_is_what_a_numerical_minimiser_finds(model: StableDiffusion3) -> None:
     """sum |W c - W0 c*|^2 + lamb |W - W0|^2 over both encoders' last tokens, descended by L-BFGS."""
     edit = methods.get("uce")(lamb=0.5).fit(model, Erasure(("cat",), anchor="dog"))
-    read = [model.text_inputs(model.encode([word]), "joint.text")[0].detach().double() for word in ("cat", "dog")]
+    read = [model.get_text_inputs(model.encode([word]), "joint.text")[0].detach().double() for word in ("cat", "dog")]
     places = (1, 8)  # CLIP's first word stands after the start; T5's first word is its first row, after CLIP's eight
     for name, rows in (
         ("transformer.context_embedder.weight", [(read[0][i], read[1][i]) for i in places]),

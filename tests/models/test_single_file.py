@@ -213,7 +213,7 @@ def test_we_open_what_we_wrote(version, tmp_path):
     assert type(opened) is type(model)
     assert opened.name == f"{file}@{bare}"
     assert opened.fingerprint() == model.fingerprint()
-    assert opened.decoder_digest() == model.decoder_digest()
+    assert opened.hash_decoder() == model.hash_decoder()
     ours = opened.images(PROMPTS, SEEDS, steps=2, guidance=2.0)
     assert torch.equal(ours, model.images(PROMPTS, SEEDS, steps=2, guidance=2.0))
 

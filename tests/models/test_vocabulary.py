@@ -15,9 +15,9 @@ TEXTS = ["a red cat", "", "tiger"]
 
 
 def test_embeddings_of_the_tokens_read_as_the_texts_do(eps_model: StableDiffusion) -> None:
-    embeddings = eps_model.embedding_table()[eps_model.tokenize(TEXTS)]
+    embeddings = eps_model.get_embedding_table()[eps_model.tokenize(TEXTS)]
     assert torch.equal(eps_model.encode_embedded(embeddings).tokens, eps_model.encode(TEXTS).tokens)
-    assert torch.equal(eps_model.encode(TEXTS).flat(), eps_model.encode_with_grad(TEXTS).flat())
+    assert torch.equal(eps_model.encode(TEXTS).flatten(), eps_model.encode_with_grad(TEXTS).flatten())
 
 
 def test_ids_spell_the_words(eps_model: StableDiffusion) -> None:
@@ -32,13 +32,13 @@ def test_the_table_is_the_weight_in_place(eps_model: StableDiffusion) -> None:
     name = next(name for name in eps_model.weights if name.endswith("token_embedding.weight"))
     new = 2 * eps_model.weights[name]
     with eps_model.swap_in({name: new}):
-        assert eps_model.embedding_table() is new
+        assert eps_model.get_embedding_table() is new
         assert eps_model.owners[name].weight is new
 
 
 def test_a_loss_reaches_every_embedding(eps_model: StableDiffusion) -> None:
     """The gradient against finite differences, in a direction that moves every position."""
-    given = eps_model.embedding_table()[eps_model.tokenize(["a cat"])].detach()
+    given = eps_model.get_embedding_table()[eps_model.tokenize(["a cat"])].detach()
     rng = torch.Generator().manual_seed(0)
     x = torch.randn((1, *eps_model.latent_shape), generator=rng)
     goal = torch.randn((1, *eps_model.latent_shape), generator=rng)
@@ -59,13 +59,13 @@ def test_a_loss_reaches_every_embedding(eps_model: StableDiffusion) -> None:
 
 def test_a_prefix_moves_the_words_on(eps_model: StableDiffusion) -> None:
     """Embeddings of words put before others read as the whole prompt does."""
-    prefix = eps_model.embedding_table()[eps_model.tokenize(["red"])[:, 1:2]].expand(2, -1, -1)
+    prefix = eps_model.get_embedding_table()[eps_model.tokenize(["red"])[:, 1:2]].expand(2, -1, -1)
     read = eps_model.encode_with_grad(["cat", "dog"], prefix)
-    assert torch.equal(read.flat(), eps_model.encode_with_grad(["red cat", "red dog"]).flat())
+    assert torch.equal(read.flatten(), eps_model.encode_with_grad(["red cat", "red dog"]).flatten())
 
 
 def test_what_was_found_is_drawn_as_a_prompts_embedding(eps_model: StableDiffusion) -> None:
-    found = eps_model.encode_embedded(eps_model.embedding_table()[eps_model.tokenize(["a cat"])]).detach()
+    found = eps_model.encode_embedded(eps_model.get_embedding_table()[eps_model.tokenize(["a cat"])]).detach()
     drawn = eps_model.images([Prompt("", found.tokens[0])], [1])
     assert torch.equal(drawn, eps_model.images(["a cat"], [1]))
 
@@ -76,27 +76,27 @@ def test_two_encoders_read_their_tokens_side_by_side(silent: bool) -> None:
     model = tiny_sdxl(silent=silent)
     texts = [*TEXTS, "a red cat in the big house of dogs"]
     with pytest.warns(UserWarning, match="exceed 8 tokens"):
-        read, own = model.encode_embedded(model.embedding_table()[model.tokenize(texts)]), model.encode(texts)
+        read, own = model.encode_embedded(model.get_embedding_table()[model.tokenize(texts)]), model.encode(texts)
     assert read.tensors.keys() == own.tensors.keys()
     for name, tensor in own.tensors.items():
         assert torch.allclose(read.tensors[name], tensor, atol=1e-6), name
-    assert model.embedding_table().shape[1] == 16 + 24
-    assert torch.equal(model.embed(model.tokenize(TEXTS)), model.embedding_table()[model.tokenize(TEXTS)])
+    assert model.get_embedding_table().shape[1] == 16 + 24
+    assert torch.equal(model.embed(model.tokenize(TEXTS)), model.get_embedding_table()[model.tokenize(TEXTS)])
     assert [model.detokenize(row) for row in model.tokenize(TEXTS)] == TEXTS
 
 
 def test_a_prefix_moves_the_words_on_in_both_encoders() -> None:
     model = tiny_sdxl()
-    prefix = model.embedding_table()[model.tokenize(["red"])[:, 1:2]].expand(2, -1, -1)
+    prefix = model.get_embedding_table()[model.tokenize(["red"])[:, 1:2]].expand(2, -1, -1)
     read, whole = model.encode_with_grad(["cat", "dog"], prefix), model.encode_with_grad(["red cat", "red dog"])
-    assert torch.allclose(read.flat(), whole.flat(), atol=1e-6)
-    drawn = model.images([Prompt("", e) for e in model.embedding_of(read).detach()], [1, 2])
+    assert torch.allclose(read.flatten(), whole.flatten(), atol=1e-6)
+    drawn = model.images([Prompt("", e) for e in model.get_embedding(read).detach()], [1, 2])
     assert torch.equal(drawn, model.images(["red cat", "red dog"], [1, 2]))
 
 
 def test_a_loss_reaches_both_tables_and_the_pooled_sentence() -> None:
     model = tiny_sdxl()
-    given = model.embedding_table()[model.tokenize(["a cat"])].detach().requires_grad_()
+    given = model.get_embedding_table()[model.tokenize(["a cat"])].detach().requires_grad_()
     read = model.encode_embedded(given)
     for name in ("clip", "pooled"):
         (gradient,) = torch.autograd.grad(read.tensors[name].square().sum(), given, retain_graph=True)
@@ -118,7 +118,7 @@ def test_classes_have_no_words() -> None:
     calls = (
         lambda: model.tokenize(["cat"]),
         lambda: model.detokenize(torch.tensor([1])),
-        model.embedding_table,
+        model.get_embedding_table,
         lambda: model.embed(torch.tensor([1])),
         lambda: model.encode_embedded(torch.zeros(1, 8, 16)),
         lambda: model.encode_with_grad(["cat"], torch.zeros(1, 1, 16)),

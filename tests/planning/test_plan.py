@@ -260,7 +260,7 @@ def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_mode
 
 def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_model, monkeypatch):
     method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
-    trainer, network = long_game(method, eps_model), eps_model._network
+    trainer, network = long_game(method, eps_model), eps_model._call_network
     for most, said in (
         (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*trained tensors"),
         (0, r"not even one row at once fits on cpu beside .* of weights and .* of trained tensors; --checkpointing"),
@@ -271,7 +271,7 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
                 raise torch.OutOfMemoryError
             return network(x_t, t, cond)
 
-        monkeypatch.setattr(eps_model, "_network", small)
+        monkeypatch.setattr(eps_model, "_call_network", small)
         with pytest.raises(DoesNotFit, match=said):
             estimate(trainer)
 

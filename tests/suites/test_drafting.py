@@ -75,9 +75,9 @@ def test_neighbours_are_those_that_the_text_encoder_puts_nearest() -> None:
     model, kind = world_model(), read_kinds()["person"]
     found = find_neighbours(model, (PERSON,), kind, 4)
     template = kind.templates[0]
-    centre = model.encode([template.format(PERSON)]).flat()[0]
+    centre = model.encode([template.format(PERSON)]).flatten()[0]
     names = [n for n in kind.near if n != PERSON]
-    far = measure_distances(model.encode([template.format(n) for n in names]).flat(), centre).tolist()
+    far = measure_distances(model.encode([template.format(n) for n in names]).flatten(), centre).tolist()
     assert list(found) == [name for _, name in sorted(zip(far, names, strict=True))][:4]
     assert PERSON not in find_neighbours(model, (PERSON,), kind, 99)
 

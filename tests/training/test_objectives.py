@@ -201,7 +201,7 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     queries = term.queries(trainer.context, step)
     x0, a = (
         PICTURES[[i % 5 for i in step.noise]],
-        trainer.model.noise_level(queries["wrong"].states.t).alpha.square().float().view(-1, 1, 1, 1),
+        trainer.model.find_noise_level(queries["wrong"].states.t).alpha.square().float().view(-1, 1, 1, 1),
     )
     noise = trainer.predictor.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
@@ -218,7 +218,7 @@ def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     assert queries["wrong"].states.x is queries["student"].states.x
     x0, a = (
         PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]],
-        trainer.model.noise_level(queries["wrong"].states.t).alpha.square().float(),
+        trainer.model.find_noise_level(queries["wrong"].states.t).alpha.square().float(),
     )
     a = a.view(-1, 1, 1, 1)
     true = (queries["student"].states.x - a.sqrt() * x0) / (1 - a).sqrt()

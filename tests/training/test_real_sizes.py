@@ -47,7 +47,7 @@ def test_each_of_five_targets_has_the_candidates_that_one_has_and_it_is_said(eps
 def test_a_long_drawing_tells_its_steps(eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pass of this network takes six seconds by the clock."""
     now, silent, longest = [0.0], [0.0], [0.0]
-    network = type(eps_model)._network
+    network = type(eps_model)._call_network
 
     def slow(*args: object) -> object:
         now[0] += 6.0

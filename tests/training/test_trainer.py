@@ -259,7 +259,7 @@ def test_words_near_any_target_are_no_targets_candidates(eps_model):
     """The word nearest to either is in neither's list, with a margin just beyond it, by distances taken by hand."""
     words = ["tiger", "leopard", "apple", "tomato", "rose", "lion", "truck", "car"]
     eps_model.own_words = ("cat", "dog", *words)
-    flat = {word: eps_model.encode([word]).flat()[0] for word in ("cat", "dog", *words)}
+    flat = {word: eps_model.encode([word]).flatten()[0] for word in ("cat", "dog", *words)}
     for target in ("cat", "dog"):
         far = torch.stack([(flat[word] - flat[target]).norm() for word in words])
         margin = 1.001 * float(far.min() / far.median())
@@ -304,7 +304,7 @@ def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
     def poison(done, of, **info):
         if done == 3:
             nan = NoiseLevel.from_alpha_bar(torch.tensor([float("nan")]))
-            monkeypatch.setattr(eps_model, "noise_level", lambda t: nan.expand(len(t)))
+            monkeypatch.setattr(eps_model, "find_noise_level", lambda t: nan.expand(len(t)))
 
     with pytest.raises(Diverged, match=r"ESD diverged at step 4 \(Dense\): loss .*erase.*nan") as caught:
         ESD(**{**QUICK, "steps": 9}, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)

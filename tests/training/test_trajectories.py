@@ -108,7 +108,7 @@ def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, boun
     assert "a" in recordings
     assert "b" not in recordings
     assert ("a" in recordings.held) == (bound > 0)
-    t, x, eps_c, eps_0 = recordings.at("a", 1)
+    t, x, eps_c, eps_0 = recordings.read_step("a", 1)
     assert t == 5
     assert torch.equal(x, torch.full((4, 8, 8), 8.0))
     assert torch.equal(eps_c, x + 1)
@@ -121,7 +121,7 @@ def test_memory_is_bounded_and_the_least_used_goes_first():
     recordings = TrajectoryCache(bound=2 * one)
     for name in "abc":
         recordings.put(name, a_draw(1, 0.1))
-        recordings.at("a", 0)
+        recordings.read_step("a", 0)
     assert set(recordings.held) == {"a", "c"}
     assert recordings.used == 2 * one
     assert "b" in recordings
@@ -189,7 +189,7 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
     first = drawn_now(0)
     found = rows(0)
     assert torch.allclose(found.x, first.flatten(0, 1), atol=1e-5)
-    assert found.t.tolist() == [t for t in eps_model.timesteps(3, "ddim").tolist() for _ in range(2)]
+    assert found.t.tolist() == [t for t in eps_model.list_timesteps(3, "ddim").tolist() for _ in range(2)]
     assert sorted(found.known) == ["eps_0", "eps_c"]  # the student is still the base
     assert len(eps_model.recordings.held) == 2
     trainer.step(trainer.make_step(0, trainer.update))
@@ -285,7 +285,7 @@ def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
     for bound in (10**6, 0):
         again = TrajectoryCache(tmp_path, bound)
         assert "a" in again
-        _, x, eps_c, eps_0 = again.at("a", 2)
+        _, x, eps_c, eps_0 = again.read_step("a", 2)
         assert torch.equal(x, exact.states[2, 0])
         assert torch.equal(eps_c.float(), exact.eps_c[2, 0])
         assert torch.equal(eps_0, exact.eps_0[2, 0])

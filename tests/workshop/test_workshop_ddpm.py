@@ -114,7 +114,7 @@ def test_every_prompt_of_the_target_and_the_kept_things_names_its_class(bundled:
     suite = suites.build("glyphs-objects", Erasure(("cat",)), known, per_group=24, only=groups)
     model = open_folder(bundled / "model", "cpu", None, "glyphs-ddpm")
     assert {row.group for row in suite.rows} == {"target", "neighbour", "seen", "unseen"}
-    assert all(model.classes[model.label(row.prompt)] == row.thing for row in suite.rows)
+    assert all(model.classes[model.find_label(row.prompt)] == row.thing for row in suite.rows)
 
 
 @pytest.mark.parametrize("method", [name for name in list_names() if "ddpm" in capabilities(name).architectures])

@@ -119,7 +119,7 @@ def test_training_resumes_and_the_bundle_opens_as_stable_diffusion_3(
     monkeypatch.setattr(loading, "BUNDLED", tmp_path)
     model = efface.load("glyphs-flow", "cpu", compute="own")
     assert isinstance(model, StableDiffusion3)
-    defaults, words = model.defaults, model.vocabulary(500)
+    defaults, words = model.defaults, model.list_words(500)
     assert (defaults.blank_tokens, defaults.guidance, model.latent_shape) == (0, 3.0, (16, 8, 8)) and "cat" in words
     assert model.images(["a cat", "a dog"], [1, 2], steps=2).shape == (2, 3, 64, 64)
     # It reads prompts as it was trained to.

@@ -127,7 +127,7 @@ def _purify(model: Model, edit: Edit, before: Tensor, way: _Way, report: Report)
 def _purify_some(model: Model, edit: Edit, before: Tensor, way: _Way) -> dict[str, Tensor]:
     from ..models.ddim_inversion import invert, redraw
 
-    latents, made = model.latents(before), {}
+    latents, made = model.encode_pictures(before), {}
 
     def noise_of() -> Tensor:
         cond, uncond = model.encode([way.prompt]), model.encode([""])

@@ -146,15 +146,15 @@ class AttackContext:
             )
         return self.edit.names
 
-    def latents(self, most: int) -> Tensor:
+    def encode_pictures(self, most: int) -> Tensor:
         """Latents [n, c, h, w] of at most `most` pictures; raises NoGradient where there is none to learn from."""
         if not len(self.pictures):
             raise NoGradient(f"the base drew no picture of {self.concept} that the judges confirm: none to learn from")
-        return torch.cat([self.model.latents(part) for part in self.pictures[:most].split(16)])
+        return torch.cat([self.model.encode_pictures(part) for part in self.pictures[:most].split(16)])
 
     def require_image_input(self) -> None:
         """Raises ValueError where the model can't read pictures."""
-        self.model.latents(torch.zeros(1, 3, self.model.resolution, self.model.resolution, dtype=torch.uint8))
+        self.model.encode_pictures(torch.zeros(1, 3, self.model.resolution, self.model.resolution, dtype=torch.uint8))
 
     def rng(self, *what: object) -> random.Random:
         """A random generator for a row or a purpose, which does not depend on the rows that are attacked together."""
@@ -283,5 +283,5 @@ def run_rounds(search: IterativeAttack, n: int) -> Proposals:
 def build_denoising_error(context: AttackContext, rows: Sequence[Row], name: str) -> DenoisingError:
     """The denoising error at the concept's pictures, for these rows of the attack of this name."""
     rngs = [torch.Generator().manual_seed(context.rng(name, row.id).getrandbits(62)) for row in rows]
-    latents = torch.cat([context.model.latents(part) for part in context.pictures.split(16)])
+    latents = torch.cat([context.model.encode_pictures(part) for part in context.pictures.split(16)])
     return DenoisingError(context.model, latents, rngs)

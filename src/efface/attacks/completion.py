@@ -70,7 +70,7 @@ class Completion(Attack):
         context.require_image_input()
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        latents = context.latents(self.pictures)
+        latents = context.encode_pictures(self.pictures)
         orders = [context.rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
         parts = self.strengths if self.how == "img2img" else self.halves
         mixes = list(itertools.product(parts, self.says))
@@ -93,7 +93,7 @@ class Completion(Attack):
     ) -> tuple[Tensor, int]:
         """The noised pictures [n, c, h, w], and the index of their timestep, from which strength * steps are to go."""
         steps = self._steps(context)
-        count = len(context.model.timesteps(steps))
+        count = len(context.model.list_timesteps(steps))
         since = count - min(max(round(strength * count), 1), count)
         return context.model.add_noise(given, seeds, since, steps=steps), since
 
@@ -132,7 +132,7 @@ class Completion(Attack):
         middle = sides.shape[1] // 2
         sides[:, :middle] = half in ("left", "top")
         sides[:, middle:] = half in ("right", "bottom")
-        last = len(model.timesteps(steps)) - 1
+        last = len(model.list_timesteps(steps)) - 1
         x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, until=0).x
         for k in range(last):
             x = torch.where(known, model.add_noise(given, seeds, k, steps=steps), x)

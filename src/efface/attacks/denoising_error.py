@@ -46,14 +46,14 @@ class DenoisingError:
         t = self._draw(len(self.model.levels)) if at is None else torch.full_like(picks, at)
         x0 = self.latents[picks.to(self.latents.device, non_blocking=True)]
         eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0, non_blocking=True)
-        bar = self.model.noise_level(t)
+        bar = self.model.find_noise_level(t)
         x_t = add_noise(x0, eps, bar)
         return States(x_t, t, {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
 
     def error(self, rows: States, cond: Cond) -> Tensor:
         """The mean squared error [n], in eps, between the prediction under `cond` (n rows) and the goal."""
         said = self.model.predict_guided(rows.x, rows.t, cond)
-        weight = space_weight(self.model.noise_level(rows.t), self.model.space, "eps")
+        weight = space_weight(self.model.find_noise_level(rows.t), self.model.space, "eps")
         return weighted_errors(said, rows.known["goal"], weight)
 
     def steepness(self, states: States, at: Tensor, read: Callable[[Tensor, slice], Cond]) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ class DenoisingError:
 
 def require_gradients(model: Model, edit: Edit | None) -> None:
     """Raises ValueError where the edit is not a part of the network through which gradients pass."""
-    guide = edit.guide() if edit is not None else None
+    guide = edit.build_guider() if edit is not None else None
     if guide is not None and not guide.in_network:
         raise ValueError(
             f"the edit is a guide ({type(guide).__name__.lower()}): it steers drawing and leaves the network alone, so "

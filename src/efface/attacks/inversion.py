@@ -96,7 +96,7 @@ class ConceptInversion(Attack):
             with torch.no_grad():
                 heard = [text.replace(SLOT, context.neutral) for text in texts]
                 own = word.expand(len(rows), *word.shape)
-                read = context.model.embedding_of(_read(context.model, slots, own, heard))
+                read = context.model.get_embedding(_read(context.model, slots, own, heard))
             asked = [Prompt(text.replace(SLOT, "<*>"), row) for text, row in zip(texts, read, strict=True)]
             yield [Candidate(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
 
@@ -122,7 +122,7 @@ class ConceptInversion(Attack):
     def _learn(self, context: AttackContext, adam: Adam32bit, done: int, until: int) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
         model, (words,) = context.model, adam.params
-        latents = context.latents(self.pictures)
+        latents = context.encode_pictures(self.pictures)
         owner = torch.arange(self.queries, device=words.device).repeat_interleave(self.batch)
         templates = self.style_templates if context.asks == "style" else self.templates
         slots = [
@@ -141,7 +141,7 @@ class ConceptInversion(Attack):
                 errors = measure_denoising_errors(
                     lambda x_t, t, cond=cond: call_in_pieces(model.predict_guided, x_t, t, cond, model.gradient_rows),
                     x0,
-                    model.noise_level,
+                    model.find_noise_level,
                     len(model.levels),
                     model.space,
                     rng,

@@ -78,7 +78,7 @@ class Readings(IterativeAttack):
         model = context.model
         with context.base():
             goals = model.encode([context.put(row.prompt, context.concept) for row in rows])
-        self.wanted = model.embedding_of(goals).flatten(1).float()
+        self.wanted = model.get_embedding(goals).flatten(1).float()
         self.table = model.embed(model.tokenize(self.words)[:, 1]).detach().float()
         self.rngs = [torch.Generator().manual_seed(context.rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
@@ -114,5 +114,5 @@ class Readings(IterativeAttack):
     def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
         """1 - cosine [n] between the encoding of these token embeddings [n, k, d] and the wanted encoding [n, D]."""
         model = self.context.model
-        read = model.embedding_of(model.encode_with_grad([""] * len(words), words))
+        read = model.get_embedding(model.encode_with_grad([""] * len(words), words))
         return 1 - F.cosine_similarity(read.flatten(1).float(), wanted)

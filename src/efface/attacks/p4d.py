@@ -97,7 +97,7 @@ class Prompts(IterativeAttack):
             self.soft.step(self.denoising.steepness(states, at, lambda prompts, _: self._cond(prompts))[1])
         if self.how.how == "soft":
             with torch.no_grad():
-                conds = self.context.model.embedding_of(self._cond(self.soft.at))
+                conds = self.context.model.get_embedding(self._cond(self.soft.at))
             return [Candidate(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
         texts = spell(find_nearest(self.soft.at, self.table), self.context.words)
         return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]

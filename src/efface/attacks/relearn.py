@@ -130,7 +130,7 @@ class Relearn(Attack):
     ) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
         model, factor = context.model, context.model.loss_factor
-        latents = context.latents(self.pictures)
+        latents = context.encode_pictures(self.pictures)
 
         def first(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
             return model.predict(x_t, t, cond)[0]
@@ -149,7 +149,7 @@ class Relearn(Attack):
                 errors = measure_denoising_errors(
                     lambda x_t, t, cond=cond: call_in_pieces(first, x_t, t, cond, model.gradient_rows),
                     x0,
-                    model.noise_level,
+                    model.find_noise_level,
                     len(model.levels),
                     model.space,
                     rng,

@@ -157,4 +157,4 @@ def measure_text_distances(context: AttackContext, texts: Sequence[str], goals: 
 
 def _read(context: AttackContext, texts: Sequence[str]) -> Tensor:
     """Embeddings [n, d] of n texts, by the text encoder in place."""
-    return context.model.encode_with_grad(list(texts)).flat().float()
+    return context.model.encode_with_grad(list(texts)).flatten().float()

@@ -93,7 +93,7 @@ class Embeddings(IterativeAttack):
             states = self.denoising.rows()
             self.soft.step(self.denoising.steepness(states, self.soft.at, self._cond)[1])
         with torch.no_grad():
-            found = self.context.model.embedding_of(self._cond(self.soft.at, slice(None)))
+            found = self.context.model.get_embedding(self._cond(self.soft.at, slice(None)))
         return [Candidate(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:

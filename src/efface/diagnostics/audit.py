@@ -88,7 +88,7 @@ class AuditConfig:
 def list_vocabulary(model: Model, erasure: Erasure, known: World | None, given: Sequence[str] = ()) -> list[str]:
     """The words to search, without targets: those given, or the model's common ones and its world's names."""
     things = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
-    words = [word for w in given or (*things, *model.vocabulary(COMMON)) if (word := w.strip())]
+    words = [word for w in given or (*things, *model.list_words(COMMON)) if (word := w.strip())]
     return list_other_words(words, known.expand(erasure.targets) if known else erasure.targets)
 
 
@@ -117,7 +117,7 @@ def _measure_by_prediction(
     kept = [(2 * k + 1) * len(draw.t) // (2 * look.points) for k in range(min(look.points, len(draw.t)))]
     x = draw.states[kept].flatten(0, 1)
     t = draw.t[kept].repeat_interleave(look.states)
-    weight = space_weight(model.noise_level(t), model.space, look.space).to(x.device)
+    weight = space_weight(model.find_noise_level(t), model.space, look.space).to(x.device)
     out: list[float] = []
     for start in range(0, len(prompts), HELD):
         part = prompts[start : start + HELD]
@@ -165,9 +165,9 @@ def _measure_by_drawing(
 
 def rank_closeness(model: Model, words: Sequence[str], targets: Sequence[str], template: str) -> list[int]:
     """The rank of each word by its distance to a target in the base's text encoder, from 1 for the nearest."""
-    centres = model.encode([template.format(t) for t in targets]).flat()
+    centres = model.encode([template.format(t) for t in targets]).flatten()
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
-    table = [model.encode([template.format(w) for w in piece]).flat() for piece in pieces]
+    table = [model.encode([template.format(w) for w in piece]).flatten() for piece in pieces]
     far = torch.stack([torch.cat([measure_distances(part, centre).cpu() for part in table]) for centre in centres])
     nearest = far.min(dim=0).values
     return torch.searchsorted(nearest.sort().values, nearest, right=True).tolist()

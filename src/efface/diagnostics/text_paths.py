@@ -25,7 +25,7 @@ def find_text_paths(model: Model, edit: Edit) -> tuple[TextPath, ...]:
     """
     if edit.meta.get("guide"):
         return ()
-    changed, maps = set(edit.names), model.text_maps()
+    changed, maps = set(edit.names), model.list_text_maps()
     by_role = {role: [each.weight for each in maps if each.role == role] for role in READS}
     paths = [_look_at(role, READS[role], names, changed) for role, names in by_role.items()]
     for part in dict.fromkeys(part for parts in model.text_sources.values() for part in parts) if maps else ():

@@ -106,13 +106,13 @@ class Edit:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the weights that it changes; raises ValueError where a key is no change of a weight."""
-        return tuple(self.changes())
+        return tuple(self.group_changes())
 
-    def changes(self) -> dict[str, dict[str, Tensor]]:
+    def group_changes(self) -> dict[str, dict[str, Tensor]]:
         """The parts of each weight's change by suffix, as `deltas.group_parts` returns them."""
         return group_parts({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
 
-    def guide(self, strength: float = 1.0) -> Guider | None:
+    def build_guider(self, strength: float = 1.0) -> Guider | None:
         """The edit's guide at this strength, or None; raises ValueError where this version has no such guide."""
         tensors = {k.removeprefix(GUIDE): value for k, value in self.values.items() if k.startswith(GUIDE)}
         kept = self.meta.get("guide")
@@ -201,7 +201,7 @@ def _apply_all(model: Model, edits: Sequence[Edit], strengths: Sequence[float] |
         check_strength(strength)
         edit.check(model)
     active = [(edit, strength) for edit, strength in zip(edits, strengths, strict=True) if strength != 0]
-    guides = [guide for edit, strength in active if (guide := edit.guide(strength))]
+    guides = [guide for edit, strength in active if (guide := edit.build_guider(strength))]
     if len(guides) > 1:
         raise ValueError(
             f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); only one can be in place at a time"
@@ -212,7 +212,7 @@ def _apply_all(model: Model, edits: Sequence[Edit], strengths: Sequence[float] |
 
 def _compute_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str, Tensor]:
     """The new values of the weights that the edits change, with all edits applied."""
-    changes = [(edit.changes(), strength) for edit, strength in active]
+    changes = [(edit.group_changes(), strength) for edit, strength in active]
     count = Counter(name for parts, _ in changes for name in parts)
     base = model.weights
     if unknown := sorted(set(count) - set(base)):
@@ -226,7 +226,9 @@ def _compute_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict
         )
     return {
         name: merge_changes(
-            name, model.plain_weight(name), [(parts[name], strength) for parts, strength in changes if name in parts]
+            name,
+            model.get_plain_weight(name),
+            [(parts[name], strength) for parts, strength in changes if name in parts],
         )
         for name in count
     }

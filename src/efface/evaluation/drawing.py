@@ -50,18 +50,18 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
     """
     defaults = model.defaults
     steps = defaults.steps if settings.steps is None else settings.steps
-    model.timesteps(steps, settings.sampler)
+    model.list_timesteps(steps, settings.sampler)
     computed = str(model.compute or model.dtype).removeprefix("torch.")
     return Drawing(
         model=model.name,
         fingerprint=model.fingerprint(),
-        decoder=model.decoder_digest(),
+        decoder=model.hash_decoder(),
         edit=edit,
         strength=settings.strength,
         steps=steps,
         guidance=defaults.guidance if settings.guidance is None else settings.guidance,
         guidance_rescale=model.guidance_rescale,
-        scheduler=type(model.scheduler(settings.sampler)).__name__,
+        scheduler=type(model.build_scheduler(settings.sampler)).__name__,
         dtype=str(model.dtype).removeprefix("torch."),
         compute=computed if model.steady is None else f"{computed}, compiled",
         resolution=model.resolution,

@@ -73,7 +73,7 @@ class Gate(Guider):
                 f"numbers, the gate has {self.down.numel()} and {self.up.numel()}"
             )
 
-    def factors(self, model: Denoiser) -> dict[str, tuple[Tensor, Tensor]]:
+    def load_factors(self, model: Denoiser) -> dict[str, tuple[Tensor, Tensor]]:
         """The factors down [rank, in] and up [out, rank] of each layer, on the model's device."""
         shapes = [model.weights[name].shape for name in self.layers]
         downs = self.down.to(model.device).split([self.rank * math.prod(shape[1:]) for shape in shapes])
@@ -95,12 +95,12 @@ class Gate(Guider):
     def act_in_network(self, model: Denoiser, cond: Cond) -> Iterator[None]:
         """Lets the adapters act, each row with its own gamma, which has a gradient to the conditions."""
         assert isinstance(model, LatentDiffusion)
-        with adapt_layers(model, self.factors(model), self._weigh(cond)):
+        with adapt_layers(model, self.load_factors(model), self._weigh(cond)):
             yield
 
     def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         assert isinstance(model, LatentDiffusion)
-        return _GateSampling(model, self.factors(model), self._weigh(cond), cond, uncond, guidance)
+        return _GateSampling(model, self.load_factors(model), self._weigh(cond), cond, uncond, guidance)
 
     def _weigh(self, cond: Cond) -> Tensor:
         """The factor [n] of the adapters in each row."""
@@ -123,7 +123,7 @@ class _GateSampling(GuidedSampling):
         self.model, self.factors, self.gamma = model, factors, gamma
         self.cond, self.uncond, self.guidance = cond, uncond, guidance
 
-    def conds(self, i: int) -> Sequence[Cond]:
+    def list_conds(self, i: int) -> Sequence[Cond]:
         return []
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:

@@ -42,10 +42,10 @@ class Away:
     negative: Cond
     strength: float
 
-    def conds(self) -> Sequence[Cond]:
+    def list_conds(self) -> Sequence[Cond]:
         return [self.negative] if self.strength == 1 else [self.uncond, self.negative]
 
-    def of(self, predictions: Mapping[Cond, Tensor]) -> Tensor:
+    def combine(self, predictions: Mapping[Cond, Tensor]) -> Tensor:
         eps_n = predictions[self.negative]
         return (
             eps_n
@@ -62,10 +62,10 @@ class _NegativeSampling(GuidedSampling):
     away: Away
     guidance: Scale
 
-    def conds(self, i: int) -> Sequence[Cond]:
-        return [self.cond] if is_plain(self.guidance) else [*self.away.conds(), self.cond]
+    def list_conds(self, i: int) -> Sequence[Cond]:
+        return [self.cond] if is_plain(self.guidance) else [*self.away.list_conds(), self.cond]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         if is_plain(self.guidance):
             return predictions[self.cond]
-        return self.model.guide(predictions[self.cond], self.away.of(predictions), self.guidance)
+        return self.model.guide(predictions[self.cond], self.away.combine(predictions), self.guidance)

@@ -158,7 +158,7 @@ class _SAFREESampling(GuidedSampling):
         self.guide, self.model, self.cond, self.away, self.guidance = guide, model, cond, away, guidance
         self.now = cond
 
-    def conds(self, i: int) -> Sequence[Cond]:
+    def list_conds(self, i: int) -> Sequence[Cond]:
         held, moved = self.cond.tensors, {}
         for name, shift in MOVED.items():
             if shift in held:
@@ -166,12 +166,12 @@ class _SAFREESampling(GuidedSampling):
                 moved[name] = held[name] + serves * self.guide.strength * held[shift]
         now = self.cond.with_embedding(moved[CLIP]) if CLIP in moved else self.cond
         self.now = replace(now, pooled=moved.get(POOLED, now.pooled))
-        return [self.now] if is_plain(self.guidance) else [*self.away.conds(), self.now]
+        return [self.now] if is_plain(self.guidance) else [*self.away.list_conds(), self.now]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         if is_plain(self.guidance):
             return predictions[self.now]
-        return self.model.guide(predictions[self.now], self.away.of(predictions), self.guidance)
+        return self.model.guide(predictions[self.now], self.away.combine(predictions), self.guidance)
 
 
 @torch.no_grad()

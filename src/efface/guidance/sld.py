@@ -62,11 +62,11 @@ class _SLDSampling(GuidedSampling):
         self.safety = model.encode([guide.prompt]).expand(len(cond))
         self.momentum: Tensor | None = None
 
-    def conds(self, i: int) -> Sequence[Cond]:
+    def list_conds(self, i: int) -> Sequence[Cond]:
         return [self.uncond, self.cond, self.safety]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
-        guide, slope = self.guide, self._slope(x_t, t)
+        guide, slope = self.guide, self._compute_slope(x_t, t)
         eps_0, eps_c, eps_s = predictions[self.uncond], predictions[self.cond], predictions[self.safety]
         apart = slope * (eps_c - eps_s)
         mu = torch.where(apart < guide.threshold, (guide.scale * apart.abs()).clamp(max=1), 0)
@@ -78,8 +78,8 @@ class _SLDSampling(GuidedSampling):
         push = torch.where(slope == 0, 0, gamma / slope)
         return self.model.guide(eps_c - guide.strength * push, eps_0, self.guidance)
 
-    def _slope(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def _compute_slope(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The factor, a scalar, that converts a difference of the model's own predictions to units of noise."""
-        level = self.model.noise_level(torch.as_tensor(t).reshape(1))
+        level = self.model.find_noise_level(torch.as_tensor(t).reshape(1))
         sign = -1 if self.model.space == "x0" else 1
         return sign * shape_like(space_weight(level, self.model.space, "eps").sqrt(), x_t)

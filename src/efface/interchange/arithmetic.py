@@ -43,7 +43,7 @@ def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> di
     base, values = model.weights, {}
     groups: dict[str, list[tuple[Mapping[str, Tensor], float]]] = {}
     for edit, strength in zip(edits, strengths, strict=True):
-        for name, parts in edit.changes().items():
+        for name, parts in edit.group_changes().items():
             groups.setdefault(name, []).append((parts, strength))
     for name, changes in groups.items():
         if len(changes) == 1 and changes[0][1] == 1:
@@ -85,8 +85,8 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
     """
     check_changes(model, [whole, edit])
     base, values = model.weights, {}
-    taken = edit.changes()
-    for name, parts in whole.changes().items():
+    taken = edit.group_changes()
+    for name, parts in whole.group_changes().items():
         if name not in taken:
             values |= {f"{name}:{end}" if end else name: part for end, part in parts.items()}
             continue
@@ -100,7 +100,7 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
             values[f"{name}:down"], values[f"{name}:up"] = factor(left, Choice(energy=1.0))
         else:
             values[name] = own + left
-    if spare := sorted(set(taken) - set(whole.changes())):
+    if spare := sorted(set(taken) - set(whole.group_changes())):
         raise ValueError(
             f"the edit to subtract is no part of the other, which does not change {spare[0]} ({len(spare)} such)"
         )
@@ -119,7 +119,7 @@ def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dic
     ours, theirs, values = base.weights, edited.weights, {}
     if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
         raise ValueError(f"{edited.name} is no edited {base.name}: their weights differ in names or shapes")
-    for name, parts in edit.changes().items():
+    for name, parts in edit.group_changes().items():
         own = ours[name].detach()
         whole = merge_changes(name, own.to(theirs[name].dtype), [(parts, strength)])
         if torch.equal(whole, theirs[name]):

@@ -75,7 +75,8 @@ def compute_values(model: Model, edit: Edit | None, strength: float = 1.0) -> di
     base = model.weights
     own = {name: base[name].detach().float() for name in edit.names}
     return {
-        n: own[n] + strength * (apply_parts(n, own[n], parts).float() - own[n]) for n, parts in edit.changes().items()
+        n: own[n] + strength * (apply_parts(n, own[n], parts).float() - own[n])
+        for n, parts in edit.group_changes().items()
     }
 
 
@@ -107,7 +108,7 @@ def list_paths(model: Model, names: set[str]) -> tuple[TextPath, ...]:
     """The paths from prompt to picture, with the number of their weights that are among these names."""
     paths = []
     for role, about in ROLES.items():
-        own = {found.weight for found in model.text_maps() if found.role == role}
+        own = {found.weight for found in model.list_text_maps() if found.role == role}
         if own:
             paths.append(TextPath(role, about, len(own & names), len(own)))
     parts = sorted({name.partition(".")[0] for name in model.weights} - {model.denoiser})

@@ -189,7 +189,7 @@ def compare_models(base: Model, other: Model) -> dict[str, Tensor]:
 
 
 def _find_other_decoder(base: Model, other: Model) -> tuple[str, ...]:
-    return () if base.decoder_digest() == other.decoder_digest() else ("vae",)
+    return () if base.hash_decoder() == other.hash_decoder() else ("vae",)
 
 
 def _open_checkpoint(model: Model, file: Path) -> Model | None:

@@ -52,7 +52,7 @@ def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) 
     """
     edit.check(model)
     stems, layers, base = name_stems(model, format), list_layers(model), model.weights
-    changes = edit.changes()
+    changes = edit.group_changes()
     if unknown := sorted(set(changes) - set(base)):
         raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
     matrices = [
@@ -91,7 +91,7 @@ def package(
     exact: dict[str, Tensor] = {}
     sizes: dict[str, float] = {}
     losses: dict[str, float] = {}
-    for name, parts in edit.changes().items():
+    for name, parts in edit.group_changes().items():
         whole = strength * (apply_parts(name, base[name], parts).float() - base[name].float())
         if not whole.any():
             continue

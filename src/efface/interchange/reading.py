@@ -136,7 +136,7 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
     from safetensors.torch import load_file
 
     read = Edit(read_lora(model, load_file(file)), dict(edit.meta))
-    base, found = model.weights, read.changes()
+    base, found = model.weights, read.group_changes()
     held = {**dict.fromkeys(package.factors), **dict.fromkeys(package.exact)}
     for name in held:
         delta, rounding = _measure_change(name, base[name], found.get(name, {"": base[name]}))

@@ -73,7 +73,7 @@ class AdvUnlearn(TrajectoryMethod):
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
-        words = erasure.keep or model.vocabulary(self.retain_words)
+        words = erasure.keep or model.list_words(self.retain_words)
         return (
             Attacked(build_target_trajectories(self, erasure), self.eta, self.space, PrefixAttack(*how)),
             Retained(

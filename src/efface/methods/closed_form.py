@@ -67,16 +67,16 @@ class ClosedForm(Method):
 
     def reader(self, model: Model, tokens: Tokens, weights: Mapping[str, Tensor]) -> Reader:
         """Reads concepts in the method's templates as these weights do; ValueError where the model reads no text."""
-        part = next(each.part for each in model.text_maps() if each.weight in weights)
+        part = next(each.part for each in model.list_text_maps() if each.weight in weights)
 
         def read(texts: Sequence[str]) -> Tensor:
-            read = model.text_inputs(model.encode(texts), part)
+            read = model.get_text_inputs(model.encode(texts), part)
             return read[:, None] if read.dim() == 2 else read
 
         def masks(texts: Sequence[str]) -> Tensor | None:
             return None if part == POOLED else model.encode(texts).mask
 
-        return Reader(read, model.text_spans(part), self.templates, tokens, masks)
+        return Reader(read, model.list_text_spans(part), self.templates, tokens, masks)
 
     def train(
         self,
@@ -89,7 +89,7 @@ class ClosedForm(Method):
         """Solves for all layers at once; there is nothing to resume, so the checkpoint is not used."""
         parts = find_solvable(model)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
-        words = exclude_overlaps(model.vocabulary(self.preserve_vocabulary), named)
+        words = exclude_overlaps(model.list_words(self.preserve_vocabulary), named)
         solved = {part: self.solve(model, erasure, words, weights) for part, weights in parts.items()}
         (notes, *_) = [notes for _, notes in solved.values()]
         apart = {"parts": {part: own for part, (_, own) in solved.items()}} if len(solved) > 1 else {}
@@ -108,7 +108,7 @@ def find_solvable(model: Model) -> dict[str, dict[str, Tensor]]:
     Raises:
         ValueError: there are none, as in models that are conditioned on classes or through an embedding of the time.
     """
-    maps = [each for each in model.text_maps() if each.decided and each.rows is None]
+    maps = [each for each in model.list_text_maps() if each.decided and each.rows is None]
     chosen = [each for each in maps if each.role == "cross"] or maps
     if not chosen:
         raise ValueError(NONE)
@@ -129,12 +129,12 @@ def find_text_projections(model: Model) -> dict[str, Tensor]:
     if len(parts := find_parts(model)) > 1:
         raise ValueError(f"a closed form maps what all layers read by one matrix; these read {', '.join(parts)}")
     weights = model.weights
-    return {each.weight: weights[each.weight].detach() for each in model.text_maps() if each.role == "cross"}
+    return {each.weight: weights[each.weight].detach() for each in model.list_text_maps() if each.role == "cross"}
 
 
 def find_parts(model: Model) -> list[str]:
     """The parts that the keys and values of cross-attention read; errors are those of `find_text_projections`."""
-    found = [each for each in model.text_maps() if each.role == "cross" and each.rows is None]
+    found = [each for each in model.list_text_maps() if each.role == "cross" and each.rows is None]
     if not found:
         raise ValueError(NONE)
     return list(dict.fromkeys(each.part for each in found))

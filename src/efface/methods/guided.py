@@ -66,7 +66,7 @@ def add_gate(edit: Edit, concepts: Sequence[str], power: int = 1) -> Edit:
     Raises:
         ValueError: a change is not of low rank, or the ranks differ.
     """
-    changes = edit.changes()
+    changes = edit.group_changes()
     if wrong := [name for name, parts in changes.items() if set(parts) != {"down", "up"}]:
         raise ValueError(f"a gate takes low-rank changes alone, and {wrong[0]!r} is changed otherwise")
     ranks = {len(parts["down"]) for parts in changes.values()}

@@ -125,7 +125,7 @@ class MACE(Method):
         weights = find_text_projections(model)
         pairs = [self._align(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
-        words = exclude_overlaps(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
+        words = exclude_overlaps(model.list_words(self.preserve_words), (*erasure.targets, *erasure.keep))
         kept = self._encode_all(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
         refined = multiply_weights(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))

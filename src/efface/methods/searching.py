@@ -66,9 +66,9 @@ class SearchMethod(TrajectoryMethod):
     ) -> VocabularySearch:
         """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `SearchConfig`."""
         if self.vocabulary == TOKENIZER:
-            words = model.tokenizer_words()
+            words = model.list_tokenizer_words()
         else:
-            words = self._read_given(erasure) if self.vocabulary else model.vocabulary(3000)
+            words = self._read_given(erasure) if self.vocabulary else model.list_words(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
         return VocabularySearch(
             vocabulary, SearchConfig(self.search_lr, self.temperature, hard, self.search_turns, top, gradient)

@@ -89,7 +89,7 @@ class SPM(TrajectoryMethod):
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source = Shared(build_target_trajectories(self, erasure))
-        words = [*erasure.keep, *model.vocabulary(self.anchor_words)]
+        words = [*erasure.keep, *model.list_words(self.anchor_words)]
         return (
             NegativeGuidance(source, self.eta, self.space),
             Anchoring(source, words, self.anchors, self.space),

@@ -81,7 +81,7 @@ def build_remain_pictures(method: ImageMethod, model: Model, erasure: Erasure) -
             )
         given = encode_by_caption(model, pictures)
         return Pictures(1, method.draw_steps, method.guidance, given, antithetic=method.antithetic), list(given)
-    words = list(erasure.keep) or list_other_words(model.vocabulary(3000), erasure.targets)[: method.remain_words]
+    words = list(erasure.keep) or list_other_words(model.list_words(3000), erasure.targets)[: method.remain_words]
     if not words:
         raise ValueError("nothing remains: give concepts to keep, a folder of pictures, or more remain_words")
     captions = [template.format(word) for word in words for template in method.templates]

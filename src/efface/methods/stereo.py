@@ -155,7 +155,7 @@ class STEREO(Method):
         ]
         values = bench.erase("once", erasure, negatives, self.lr, self.push)
         bench.clear()
-        table = model.embedding_table().detach()
+        table = model.get_embedding_table().detach()
         notes = {
             "found": {
                 name: model.detokenize(find_nearest(word, table)) for words in found for name, word in words.items()
@@ -185,7 +185,7 @@ class Bench:
         how, target = self.how, self.erasure.targets[i]
         found: dict[str, Tensor] = {}
         conds, so_far = self.encode_prompts(i), {}
-        pictures = self._draw_pictures(i) if how.rounds else self.model.embedding_table()[:0]
+        pictures = self._draw_pictures(i) if how.rounds else self.model.get_embedding_table()[:0]
         for r in range(how.rounds):
             name = f"{target} #{r + 1}"
             erase = partial(self.erase, name, Erasure((target,)), [conds], how.search_lr, how.search_eta)
@@ -290,7 +290,7 @@ class Bench:
 
             def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
                 cond = model.encode_with_grad([""], at).expand(len(x0))
-                how_noised = (model.noise_level, len(model.levels), model.space, rng)
+                how_noised = (model.find_noise_level, len(model.levels), model.space, rng)
                 errors = measure_denoising_errors(lambda x_t, t: model.predict(x_t, t, cond)[0], x0, *how_noised)
                 return errors.mean()[None]
 

@@ -89,7 +89,7 @@ class Adapter(ABC):
         """Returns one row of conditions with its embedding replaced by this one; ValueError for another shape."""
 
     @abstractmethod
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """Calls the denoiser once: x_t [n, c, h, w], t [n], n rows of cond; gives its prediction [n, c, h, w]."""
 
     @abstractmethod
@@ -97,18 +97,18 @@ class Adapter(ABC):
         """uint8 pictures [n, 3, h, w] on the CPU from latents [n, c, h, w]."""
 
     @abstractmethod
-    def decoder_digest(self) -> str:
+    def hash_decoder(self) -> str:
         """Digest of what turns latents into pictures: no edit changes it, but every picture depends on it."""
 
     @abstractmethod
-    def scheduler(self, sampler: Sampler = "own") -> Any:
+    def build_scheduler(self, sampler: Sampler = "own") -> Any:
         """A fresh diffusers scheduler."""
 
     @abstractmethod
-    def vocabulary(self, size: int) -> list[str]:
+    def list_words(self, size: int) -> list[str]:
         """Words that a search may try: at most `size`, common ones first."""
 
-    def tokenizer_words(self) -> list[str]:
+    def list_tokenizer_words(self) -> list[str]:
         """The tokenizer's whole words of three letters or more, common ones first.
 
         Raises ValueError where there is no tokenizer.
@@ -119,28 +119,28 @@ class Adapter(ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model, with whatever edit is applied, as a folder that other tools open."""
 
-    def checkpoint_name(self, part: str, name: str) -> str:
+    def to_checkpoint_name(self, part: str, name: str) -> str:
         """The name of a parameter in published checkpoints, whatever the library calls it."""
         return name
 
-    def latents(self, pictures: Tensor) -> Tensor:
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
         """Latents [n, c, h, w], as the network reads them, of uint8 pictures [n, 3, h, w]; the inverse of `decode`."""
         raise ValueError(f"{self.name} cannot read pictures")
 
-    def embedding_of(self, cond: Cond) -> Tensor:
+    def get_embedding(self, cond: Cond) -> Tensor:
         """[n, ...]: the embedding by which a `Prompt` asks for each of these conditions."""
         return cond.embedding
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """The weights by which the network reads a prompt; none where it reads no text."""
         return ()
 
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         """The input of this part's text maps, [n, tokens, d] or [n, d]: a part of cond, or computed from it."""
         return cond.tensors[part]
 
-    def text_spans(self, part: str) -> Sequence[TextSpan]:
-        """Which rows of this part's `text_inputs` each text encoder fills; a pooled part has one row."""
+    def list_text_spans(self, part: str) -> Sequence[TextSpan]:
+        """Which rows of this part's `get_text_inputs` each text encoder fills; a pooled part has one row."""
         if part == POOLED:
             return [TextSpan(lambda texts: [0] * len(texts))]
         tokenizer = getattr(self, "tokenizer", None)
@@ -224,25 +224,25 @@ class Adapter(ABC):
 
         Raises ValueError where the model has no text encoder that takes token embeddings.
         """
-        raise self._wordless()
+        raise self._explain_wordless()
 
     def detokenize(self, ids: Tensor) -> str:
         """The text of token ids [length], without start, end and padding. Raises ValueError as `tokenize` does."""
-        raise self._wordless()
+        raise self._explain_wordless()
 
-    def embedding_table(self) -> Tensor:
+    def get_embedding_table(self) -> Tensor:
         """The embeddings [vocabulary, d] of all tokens, from the weights in place; two encoders' are concatenated.
 
         Raises ValueError as `tokenize` does.
         """
-        raise self._wordless()
+        raise self._explain_wordless()
 
     def embed(self, ids: Tensor) -> Tensor:
         """The embeddings [..., d] of these token ids, without building the whole table.
 
         Raises ValueError as `tokenize` does.
         """
-        raise self._wordless()
+        raise self._explain_wordless()
 
     def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
         """Conditions for n prompts given as the embeddings of all their tokens, [n, length, d], which get a gradient.
@@ -251,9 +251,9 @@ class Adapter(ABC):
         encoders that take no embeddings, one for each prompt, by default "". Raises ValueError as `tokenize` does, and
         for embeddings of another shape.
         """
-        raise self._wordless()
+        raise self._explain_wordless()
 
-    def _wordless(self) -> ValueError:
+    def _explain_wordless(self) -> ValueError:
         return ValueError(
             f"{self.name} ({type(self).__name__}) has no text encoder that token embeddings could be given to; "
             "StableDiffusion (1.x and 2.x) and StableDiffusionXL have"

@@ -106,7 +106,7 @@ class Model(Swappable):
         x = x_t.to(self.dtype).repeat(k, *[1] * (x_t.dim() - 1))
         rows = (self.pack(x), times.repeat(k), cond)
         with self._casting():
-            out = self.unpack(self._network(*(rows if self.steady is None else pad_rows(*rows, self.steady))))
+            out = self.unpack(self._call_network(*(rows if self.steady is None else pad_rows(*rows, self.steady))))
         return out[: n * k].to(x_t.dtype).chunk(k)
 
     def predict_guided(self, x_t: Tensor, t: Tensor | float, cond: Cond) -> Tensor:
@@ -117,7 +117,7 @@ class Model(Swappable):
     def _casting(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
 
-    def noise_level(self, t: Tensor) -> NoiseLevel:
+    def find_noise_level(self, t: Tensor) -> NoiseLevel:
         """The noise levels at timesteps t [n], which need not be whole; both on the CPU, which waits for no GPU."""
         return interpolate_levels(self.levels, t, straight=self.space == "flow")
 
@@ -161,7 +161,7 @@ class Model(Swappable):
         """
         scale = self.choose_guidances(guidance, len(seeds))
         check_start(self.latent_shape, seeds, start, since, until)
-        scheduler = self._scheduled(steps, sampler, since)
+        scheduler = self._prepare_scheduler(steps, sampler, since)
         rngs, noise = draw_noise(seeds, self.latent_shape)
         x = noise.to(self.device, self.state_dtype, non_blocking=True) * scheduler.init_noise_sigma
         x = x if start is None else unscale(scheduler, start.to(x), scheduler.timesteps[since])
@@ -195,16 +195,16 @@ class Model(Swappable):
     ) -> Tensor:
         """Adds the `since`-th timestep's noise to clean latents [n, c, h, w], a seed each: a `start` for `sample`."""
         check_start(self.latent_shape, seeds, latents, since)
-        scheduler = self._scheduled(steps, sampler, since)
+        scheduler = self._prepare_scheduler(steps, sampler, since)
         t, noise = scheduler.timesteps[since], draw_noise(seeds, self.latent_shape)[1].to(latents)
         return scheduler.scale_model_input(scheduler.add_noise(latents, noise, t.expand(len(latents))), t)
 
-    def timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
+    def list_timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
         """The timesteps that `sample` visits, noisiest first, on the CPU."""
-        return set_timesteps(self.scheduler(sampler), steps).timesteps
+        return set_timesteps(self.build_scheduler(sampler), steps).timesteps
 
-    def _scheduled(self, steps: int | None, sampler: Sampler, since: int) -> Any:
-        return set_timesteps(self.scheduler(sampler), self.defaults.steps if steps is None else steps, since)
+    def _prepare_scheduler(self, steps: int | None, sampler: Sampler, since: int) -> Any:
+        return set_timesteps(self.build_scheduler(sampler), self.defaults.steps if steps is None else steps, since)
 
     @overload
     def images(

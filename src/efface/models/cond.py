@@ -24,7 +24,7 @@ class TextMap:
     weight: str
     """Its checkpoint name."""
     part: str
-    """The name of its input: a part of `Cond`, or a name that the adapter's `text_inputs` knows."""
+    """The name of its input: a part of `Cond`, or a name that the adapter's `get_text_inputs` knows."""
     rows: slice | None = None
     """The rows of the weight [out, in] that read text, where a fused weight has others as well; None for all."""
     decided: bool = True
@@ -129,7 +129,7 @@ class Cond:
         mixed = self._map(lambda tensor: torch.tensordot(weights.to(tensor), tensor, dims=1), masks=False)
         return mixed if self.mask is None else replace(mixed, mask=used.to(self.mask.device) @ self.mask.double() > 0)
 
-    def flat(self) -> Tensor:
+    def flatten(self) -> Tensor:
         """All numbers of each row but the mask, [n, d], to compare conditions; tokens masked out count as 0."""
         parts = {name: tensor for name, tensor in self.tensors.items() if name != MASK}
         if self.mask is not None:

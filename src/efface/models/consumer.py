@@ -83,7 +83,7 @@ def read_lora(model: Model, loaded: Any) -> Iterator[tuple[str, Tensor]]:
                 own: Any = layer
                 plain = name.replace(".base_layer", "")
                 delta = own.get_delta_weight(ADAPTER).detach().float()
-                yield f"{part}.{model.checkpoint_name(part, f'{plain}.weight')}", delta
+                yield f"{part}.{model.to_checkpoint_name(part, f'{plain}.weight')}", delta
 
 
 def reads_original(model: Model) -> bool:
@@ -117,7 +117,7 @@ def open_original(model: Model, file: str | Path) -> Any:
 def name_weights(model: Model, pipeline: Any, part: str) -> dict[str, Tensor]:
     """The weights of one part of a pipeline of the model's kind, by checkpoint name."""
     owned = getattr(pipeline, part).named_parameters()
-    return {f"{part}.{model.checkpoint_name(part, name)}": weight.detach() for name, weight in owned}
+    return {f"{part}.{model.to_checkpoint_name(part, name)}": weight.detach() for name, weight in owned}
 
 
 @torch.no_grad()

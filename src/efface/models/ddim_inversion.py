@@ -62,7 +62,7 @@ def _list_levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLev
 
     For a flow they are Euler's, and the scheduler holds the levels itself.
     """
-    scheduler = set_timesteps(model.scheduler("ddim-unclipped"), steps)
+    scheduler = set_timesteps(model.build_scheduler("ddim-unclipped"), steps)
     if model.space == "flow":
         levels = NoiseLevel.from_flow(scheduler.sigmas)
         return scheduler.timesteps, levels[:-1], levels[1:]

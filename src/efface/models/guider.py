@@ -22,7 +22,7 @@ class GuidedSampling(ABC):
     """The sampling of one batch of pictures; it may remember earlier steps."""
 
     @abstractmethod
-    def conds(self, i: int) -> Sequence[Cond]:
+    def list_conds(self, i: int) -> Sequence[Cond]:
         """The conditions to predict under at step i, each of n rows; the network reads all in one batched call.
 
         A guide that calls the network itself returns an empty sequence.
@@ -43,7 +43,7 @@ def predict_with_guidance(
 
     One batched call of the network predicts under the sampling's conditions and the `extra_conds`.
     """
-    asked = list(dict.fromkeys([*extra_conds, *sampling.conds(i)]))
+    asked = list(dict.fromkeys([*extra_conds, *sampling.list_conds(i)]))
     predictions = dict(zip(asked, model.predict(x_t, t, *asked), strict=True)) if asked else {}
     return sampling.combine(i, x_t, t, predictions), predictions
 
@@ -88,7 +88,7 @@ class PlainSampling(GuidedSampling):
         self.model = model
         self.cond, self.uncond, self.guidance = cond, uncond, guidance
 
-    def conds(self, i: int) -> Sequence[Cond]:
+    def list_conds(self, i: int) -> Sequence[Cond]:
         return [self.cond] if is_plain(self.guidance) else [self.uncond, self.cond]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:

@@ -23,7 +23,7 @@ class Swappable(Adapter):
     """A model whose weights and guide can be exchanged for a while, and are then restored exactly."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._weights = Weights(modules, self.checkpoint_name)
+        self._weights = Weights(modules, self.to_checkpoint_name)
         self.network = modules[self.denoiser]
         self._encoded: dict[str, Cond] = {}
         self._guide: Guider | None = None
@@ -37,12 +37,12 @@ class Swappable(Adapter):
     @property
     def weights(self) -> dict[str, Tensor]:
         """The parameters that are in place now, by checkpoint name."""
-        return self._weights.current()
+        return self._weights.list_current()
 
     @property
     def owners(self) -> dict[str, nn.Module]:
         """The module that holds each parameter, by the parameter's checkpoint name."""
-        return self._weights.owners()
+        return self._weights.list_owners()
 
     @contextmanager
     def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
@@ -95,7 +95,7 @@ class Swappable(Adapter):
         """Notes that the denoiser's linear layers are held in this number of bits, and their weights in the files."""
         self.quantised, self._stored = bits, stored
 
-    def plain_weight(self, name: str) -> Tensor:
+    def get_plain_weight(self, name: str) -> Tensor:
         """The value of a weight that is in place now, dequantised where it is held in 4 or 8 bits."""
         owner, weight = self._weights.find(name)
         return unpack(owner, weight, self.dtype) if is_packed(weight) else weight

@@ -54,7 +54,7 @@ class DiskEntry:
 
     file: Path
 
-    def at(self, step: int) -> tuple[Tensor, ...]:
+    def read_step(self, step: int) -> tuple[Tensor, ...]:
         with safe_open(self.file, framework="pt") as file:
             # Copied, because a slice would keep the whole file in memory.
             return (file.get_tensor("t")[step].clone(), *(file.get_slice(c)[step, 0].clone() for c in COLUMNS))
@@ -81,7 +81,7 @@ class TrajectoryCache:
     def __contains__(self, key: str) -> bool:
         if key in self.held or key in self.spilled:
             return True
-        if self.folder is None or not (file := self._file(self.folder, key)).is_file():
+        if self.folder is None or not (file := self._locate(self.folder, key)).is_file():
             return False
         self.spilled[key] = DiskEntry(file)
         return True
@@ -104,7 +104,7 @@ class TrajectoryCache:
         while self.used > self.bound:
             self._drop()
 
-    def at(self, key: str, step: int) -> tuple[Tensor, ...]:
+    def read_step(self, key: str, step: int) -> tuple[Tensor, ...]:
         """Timestep, state, eps_c and eps_0 at a step of a recorded picture, on the CPU; raises KeyError without one.
 
         eps_c and eps_0 are in bf16 where that is exact.
@@ -113,7 +113,7 @@ class TrajectoryCache:
             self.held.move_to_end(key)
             draw = self.held[key]
             return (draw.t[step], *(getattr(draw, name)[step, 0] for name in COLUMNS))
-        return self.spilled[key].at(step)
+        return self.spilled[key].read_step(step)
 
     def evict(self, key: str) -> None:
         """Removes a recording from memory and from the temporary folder; files in the given folder stay."""
@@ -132,7 +132,7 @@ class TrajectoryCache:
             self._write(self.temporary, key, draw)
 
     def _write(self, folder: Path, key: str, draw: Draw) -> None:
-        file = self._file(folder, key)
+        file = self._locate(folder, key)
         try:
             if not file.is_file():
                 write_tensors(file, vars(draw), {"kind": "recording"})
@@ -147,7 +147,7 @@ class TrajectoryCache:
         self.spilled[key] = DiskEntry(file)
 
     @staticmethod
-    def _file(folder: Path, key: str) -> Path:
+    def _locate(folder: Path, key: str) -> Path:
         return folder / f"{key}.safetensors"
 
 

@@ -29,7 +29,7 @@ class Weights:
         self.swaps = 0
         """The number of `swap_in` blocks that are open now."""
 
-    def current(self) -> dict[str, Tensor]:
+    def list_current(self) -> dict[str, Tensor]:
         """The parameters that are in place now, by checkpoint name."""
         return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
 
@@ -42,7 +42,7 @@ class Weights:
         """Removes the parameters whose names begin with the prefix."""
         self._slots = {name: slot for name, slot in self._slots.items() if not name.startswith(prefix)}
 
-    def owners(self) -> dict[str, nn.Module]:
+    def list_owners(self) -> dict[str, nn.Module]:
         """The module that holds each parameter, by the parameter's checkpoint name."""
         return {name: owner for name, (owner, _) in self._slots.items()}
 

@@ -177,8 +177,8 @@ def list_one_token_words(model: Model) -> tuple[str, ...]:
     try:
         end = model.tokenize([""])[0, 1]
     except ValueError:
-        return tuple(model.vocabulary(50_000))
-    count = len(model.embedding_table())
+        return tuple(model.list_words(50_000))
+    count = len(model.get_embedding_table())
     spelled = (model.detokenize(torch.tensor([i])).strip() for i in range(count))
     words = list(dict.fromkeys(w for w in spelled if len(w) > 2 and w.isascii() and w.isalpha()))
     alone = model.tokenize(words)[:, 2] == end

@@ -35,7 +35,7 @@ def open_model(name: str, device: str | None) -> Model:
 @functools.lru_cache(maxsize=1)
 def _identify_base(model: Model) -> Mapping[str, Any]:
     """Identifies the base's weights; computed once for an open model, because it reads all weights."""
-    return {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest()}
+    return {"fingerprint": model.fingerprint(), "decoder": model.hash_decoder()}
 
 
 @dataclass(frozen=True)

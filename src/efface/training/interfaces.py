@@ -90,7 +90,7 @@ class Context:
 
     def loss_weight(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at timesteps t [n]."""
-        return space_weight(self.model.noise_level(t), self.model.space, space)
+        return space_weight(self.model.find_noise_level(t), self.model.space, space)
 
 
 class Checkpointable:

@@ -52,9 +52,9 @@ class Predictor:
         return {id(query): predictions[id(query.states), id(query.cond)] for query in queries}
 
     def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
-        return call_in_pieces(self._network, x, t, cond, rows_at_once)
+        return call_in_pieces(self._call_network, x, t, cond, rows_at_once)
 
-    def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.context.model.predict(x, t, cond)[0]
 
     def _cond(self, query: Query) -> Cond:

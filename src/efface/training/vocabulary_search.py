@@ -205,6 +205,6 @@ class VocabularySearch(Learner):
 
 def _measure_distances(model: Model, words: Sequence[str], target: str) -> Tensor:
     """Distances [n] of words' embeddings from the target's, on the CPU; in pieces, because embeddings are large."""
-    centre = model.encode([target]).flat()[0]
+    centre = model.encode([target]).flatten()[0]
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
-    return torch.cat([measure_distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])
+    return torch.cat([measure_distances(model.encode(piece).flatten(), centre).cpu() for piece in pieces])

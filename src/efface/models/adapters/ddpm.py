@@ -82,13 +82,13 @@ class DDPM(Model):
         self.space = read_space(pipeline.scheduler, name)
         self.levels = read_levels(pipeline.scheduler, name)
 
-    def decoder_digest(self) -> str:
+    def hash_decoder(self) -> str:
         return "pixels"
 
-    def scheduler(self, sampler: Sampler = "own") -> Any:
+    def build_scheduler(self, sampler: Sampler = "own") -> Any:
         return copy_scheduler(self.pipeline.scheduler, sampler)
 
-    def label(self, prompt: str) -> int:
+    def find_label(self, prompt: str) -> int:
         """The class that a prompt means.
 
         Raises:
@@ -112,7 +112,7 @@ class DDPM(Model):
         )
 
     def _encode(self, texts: Sequence[str]) -> Cond:
-        labels = torch.tensor([self.label(text) for text in texts], device=self.device)
+        labels = torch.tensor([self.find_label(text) for text in texts], device=self.device)
         return Cond(pooled=F.one_hot(labels, len(self.classes) + 1).to(self.dtype))
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
@@ -124,17 +124,17 @@ class DDPM(Model):
             )
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.unet(x_t, t, class_labels=cond.embedding, return_dict=False)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         scaled = (latents.detach().float() / 2 + 0.5).clamp(0, 1).cpu()
         return round_to_pictures(latents, scaled)
 
-    def latents(self, pictures: Tensor) -> Tensor:
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
         return (pictures.to(self.device).float() / 127.5 - 1).to(self.state_dtype)
 
-    def vocabulary(self, size: int) -> list[str]:
+    def list_words(self, size: int) -> list[str]:
         """The words that came with the model, or all its classes."""
         return list((self.own_words or self.classes)[:size])
 

@@ -73,12 +73,12 @@ class Flux(ClipDiffusion):
     def read_side(self) -> int:
         return self.pipeline.default_sample_size
 
-    def spacing(self, steps: int) -> Spacing:
+    def build_spacing(self, steps: int) -> Spacing:
         places = (self.latent_shape[1] // 2) ** 2
         return Spacing(spread_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
 
-    def checkpoint_name(self, part: str, name: str) -> str:
-        return name if part == "text_encoder_2" else ClipDiffusion.checkpoint_name(self, part, name)
+    def to_checkpoint_name(self, part: str, name: str) -> str:
+        return name if part == "text_encoder_2" else ClipDiffusion.to_checkpoint_name(self, part, name)
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         ids = self._tokenize(self.tokenizer, texts).input_ids
@@ -89,7 +89,7 @@ class Flux(ClipDiffusion):
         tokens = read_t5(self.t5, self._tokenize(self.pipeline.tokenizer_2, texts, self.tokens_of_t5))
         return self.with_scale(Cond({T5: tokens.to(self.dtype)}, pooled=pooled.to(self.dtype)))
 
-    def embedding_table(self) -> Tensor:
+    def get_embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
 
     def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
@@ -100,7 +100,7 @@ class Flux(ClipDiffusion):
         """Encodes as the contract says; a prompt ends where the end token's own embedding occurs first."""
         self._check_embeddings(embeddings)
         end = self.tokenizer.eos_token_id
-        ends = (embeddings == self.embedding_table()[end].to(embeddings)).all(dim=2)
+        ends = (embeddings == self.get_embedding_table()[end].to(embeddings)).all(dim=2)
         # The ids only mark where the sentence ends; the encoder reads the embeddings.
         with replace_embeddings(self.text_encoder, embeddings):
             pooled = self.text_encoder(torch.where(ends, end, 0)).pooler_output
@@ -111,7 +111,7 @@ class Flux(ClipDiffusion):
         cond = Model.encode_with_grad(self, texts, prefix)
         return cond if prefix is None else self._with_t5(cond.tensors[POOLED], texts)
 
-    def embedding_of(self, cond: Cond) -> Tensor:
+    def get_embedding(self, cond: Cond) -> Tensor:
         """Flat embeddings: T5's tokens, then CLIP's pooled embedding."""
         return flatten_parts(cond)
 
@@ -130,7 +130,7 @@ class Flux(ClipDiffusion):
     def unpack(self, out: Tensor) -> Tensor:
         return unpack_patches(out, self.latent_shape[1])
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         side, like = self.latent_shape[1] // 2, {"device": x_t.device, "dtype": x_t.dtype}
         return self.network(
             hidden_states=x_t,
@@ -143,18 +143,18 @@ class Flux(ClipDiffusion):
             return_dict=False,
         )[0]
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """The context embedder, the pooled embedder, and the keys and values of the text's own stream.
 
         Weights of the single-stream blocks read text and picture together, so they are not listed.
         """
         return find_joint_text_maps(self.weights)
 
-    def text_spans(self, part: str) -> Sequence[TextSpan]:
+    def list_text_spans(self, part: str) -> Sequence[TextSpan]:
         if part != JOINT_TEXT:
-            return ClipDiffusion.text_spans(self, part)
+            return ClipDiffusion.list_text_spans(self, part)
         return [TextSpan(find_last_before_end(self.pipeline.tokenizer_2))]
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         return cond.tokens if part == JOINT_TEXT else cond.tensors[part]

@@ -55,16 +55,18 @@ class Flux2(GuidanceInput, LanguageFlow):
     def read_channels(self) -> int:
         return self.network.config.in_channels
 
+    @property
     def vae_channels(self) -> int:
         return 4 * self.vae.config.latent_channels
 
+    @property
     def vae_levels(self) -> int:
         return len(self.vae.config.block_out_channels) + 1  # a patch is two latent pixels wide
 
     def read_side(self) -> int:
         return self.pipeline.default_sample_size // 2
 
-    def spacing(self, steps: int) -> Spacing:
+    def build_spacing(self, steps: int) -> Spacing:
         return Spacing(spread_sigmas(steps), compute_empirical_mu(self.latent_shape[1] ** 2, steps))
 
     def _frame(self, text: str) -> str:
@@ -85,7 +87,7 @@ class Flux2(GuidanceInput, LanguageFlow):
         own = LanguageFlow.build_call(self, prompts, guidance)
         return {**own, "text_encoder_out_layers": self.layers}
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         n, length, side = len(x_t), cond.tokens.shape[1], self.latent_shape[1]
         grid = x_t.new_zeros(1, 1, side, side)
         return self.network(
@@ -104,24 +106,24 @@ class Flux2(GuidanceInput, LanguageFlow):
     def unpack(self, out: Tensor) -> Tensor:
         return out.transpose(1, 2).unflatten(2, (self.latent_shape[1], -1))
 
-    def _norm(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, c, 1, 1] of the patches."""
         norm = self.vae.bn
         spread = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
         return norm.running_mean.view(1, -1, 1, 1).to(like), spread.view(1, -1, 1, 1).to(like)
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Tensor:
-        patches = Flux2Pipeline._patchify_latents(self._modes(pictures))
-        mean, std = self._norm(patches)
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        patches = Flux2Pipeline._patchify_latents(self._encode_modes(pictures))
+        mean, std = self._read_moments(patches)
         return ((patches - mean) / std).to(self.state_dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._norm(latents)
-        return self._pictures(Flux2Pipeline._unpatchify_latents(latents * std + mean).to(self.vae.dtype))
+        mean, std = self._read_moments(latents)
+        return self._decode_pictures(Flux2Pipeline._unpatchify_latents(latents * std + mean).to(self.vae.dtype))
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """The context embedder, and the keys and values of the text's own stream in the two-stream blocks.
 
         Weights of the single-stream blocks read text and picture together, so they are not listed.
@@ -129,5 +131,5 @@ class Flux2(GuidanceInput, LanguageFlow):
         return find_joint_text_maps(self.weights)
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         return cond.tokens if part == JOINT_TEXT else cond.tensors[part]

@@ -69,15 +69,16 @@ class LanguageFlow(LatentDiffusion):
         own = LatentDiffusion.build_call(self, prompts, guidance)
         return {**own, "max_sequence_length": self.max_tokens}
 
-    def text_spans(self, part: str) -> Sequence[TextSpan]:
+    def list_text_spans(self, part: str) -> Sequence[TextSpan]:
         return [TextSpan(self._find_last)]
 
     def _find_last(self, heads: Sequence[str]) -> list[int]:
         """The position in the conditions of the last token of each text; more text may follow it in the prompt."""
         before = self._frame("\0").partition("\0")[0]
         ids = self.tokenizer([before + head for head in heads], truncation=False)["input_ids"]
-        return [len(own) - 1 - self._dropped() for own in ids]
+        return [len(own) - 1 - self._dropped for own in ids]
 
+    @property
     def _dropped(self) -> int:
         """Number of tokens of the template before the text whose states are left out of the conditions."""
         return 0
@@ -88,7 +89,7 @@ class LanguageFlow(LatentDiffusion):
             "token embeddings could be put; StableDiffusion (1.x and 2.x), StableDiffusionXL and StableDiffusion3 have"
         )
 
-    def tokenizer_words(self) -> list[str]:
+    def list_tokenizer_words(self) -> list[str]:
         # A vocabulary lists the most common or highest-scored tokens first; a word begins with a mark or a space.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [piece[1:] for piece, _ in ranked if piece[:1] in ("▁", "Ġ", " ")]

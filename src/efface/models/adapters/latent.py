@@ -71,12 +71,12 @@ class LatentDiffusion(Model):
         Model.__init__(self, parts)
         self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
         self.device, self.dtype = self.network.device, self.network.dtype
-        channels, latent = self.network.config.in_channels // self.pixels_packed, self.vae_channels()
+        channels, latent = self.network.config.in_channels // self.pixels_packed, self.vae_channels
         if channels != latent:
             raise ValueError(f"{name} reads {channels} channels, a plain text-to-image model reads {latent}")
         side = self.read_side()
         self.latent_shape = (channels, side, side)
-        self.resolution = side * 2 ** (self.vae_levels() - 1)
+        self.resolution = side * 2 ** (self.vae_levels - 1)
         self.space = read_space(pipeline.scheduler, name)
         self._check_scheduler()
         self.levels = read_levels(pipeline.scheduler, name)
@@ -93,7 +93,7 @@ class LatentDiffusion(Model):
             f"{'one of noise' if flow else 'a flow'}; give it the scheduler that it came with, or {fits}"
         )
 
-    def decoder_digest(self) -> str:
+    def hash_decoder(self) -> str:
         config = self.vae.config
         named = ("latents_mean", "latents_std", "shift_factor")
         moments = [config.get(name) for name in named if config.get(name) is not None]
@@ -102,10 +102,12 @@ class LatentDiffusion(Model):
             digest.update(name.encode() + to_bytes(tensor, torch.float32))
         return digest.hexdigest()
 
+    @property
     def vae_channels(self) -> int:
         """Number of channels of the latent picture as the autoencoder gives it."""
         return self.vae.config.latent_channels
 
+    @property
     def vae_levels(self) -> int:
         """Number of resolutions in the autoencoder; each is half the one before."""
         return len(self.vae.config.block_out_channels)
@@ -117,16 +119,21 @@ class LatentDiffusion(Model):
             raise ValueError(f"{self.name} draws at sample_size {size!r}; one number would have worked")
         return side
 
-    def scheduler(self, sampler: Sampler = "own") -> Any:
+    def build_scheduler(self, sampler: Sampler = "own") -> Any:
         own = self.pipeline.scheduler
-        return copy_flow_scheduler(own, sampler, self.spacing) if self.space == "flow" else copy_scheduler(own, sampler)
+        return (
+            copy_flow_scheduler(own, sampler, self.build_spacing)
+            if self.space == "flow"
+            else copy_scheduler(own, sampler)
+        )
 
-    def spacing(self, steps: int) -> Spacing:
+    def build_spacing(self, steps: int) -> Spacing:
         """The noise levels of so many steps of a flow; a dynamic shift depends on the picture's number of tokens."""
         config = self.pipeline.scheduler.config
         side = self.latent_shape[1] // self.network.config.patch_size
         return Spacing(mu=shift_by_size(config, side * side)) if config.get("use_dynamic_shifting") else Spacing()
 
+    @property
     def _shift(self) -> float:
         """The number that is subtracted from the autoencoder's latents before they are scaled."""
         return self.vae.config.get("shift_factor") or 0.0 if self.shifts else 0.0
@@ -149,26 +156,26 @@ class LatentDiffusion(Model):
         return {"text_encoder": (count(self.tokenizer, text), self.max_tokens)}
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Tensor:
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
         """Takes the mode of the autoencoder's posterior, not a sample, so that a picture has one set of latents."""
-        shifted = self._modes(pictures) - self._shift()
+        shifted = self._encode_modes(pictures) - self._shift
         return (shifted * self.vae.config.scaling_factor).to(self.state_dtype)
 
-    def _modes(self, pictures: Tensor) -> Tensor:
+    def _encode_modes(self, pictures: Tensor) -> Tensor:
         """The posterior modes, in fp32, of uint8 pictures [n, 3, ..., h, w]."""
         modes = []
         for part in pictures.split(self._slice):
             pixels = part.to(self.device, self.vae.dtype).div(127.5).sub(1)
             with self._autoencoding():
-                modes.append(self._posterior_mode(pixels))
+                modes.append(self._find_posterior_mode(pixels))
         return torch.cat(modes).float()
 
-    def _posterior_mode(self, pixels: Tensor) -> Tensor:
+    def _find_posterior_mode(self, pixels: Tensor) -> Tensor:
         encoded = self.vae.encode(pixels)
         # A tiny autoencoder gives latents directly, without a distribution.
         return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
 
-    def _pictures(self, z: Tensor) -> Tensor:
+    def _decode_pictures(self, z: Tensor) -> Tensor:
         """Decodes the decoder's inputs to uint8 pictures [n, 3, h, w] on the CPU."""
         return join_pictures([decode_or_keep(self._decode_slice, part) for part in z.split(self._slice)])
 
@@ -197,20 +204,20 @@ class LatentDiffusion(Model):
             if tiled:
                 self.vae.disable_tiling()
 
-    def vocabulary(self, size: int) -> list[str]:
+    def list_words(self, size: int) -> list[str]:
         """The word list that came with the model, or the tokenizer's most common words."""
-        return list(self.own_words or self.tokenizer_words())[:size]
+        return list(self.own_words or self.list_tokenizer_words())[:size]
 
     def save_pretrained(self, folder: str | Path) -> None:
         plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
         with new_folder(folder) as made, self.swap_in(plain):
             self.pipeline.save_pretrained(made)
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """The keys and values of every `attn2`, which read the text encoder's own output."""
         found = [name for name in self.weights if name.startswith(f"{self.denoiser}.") and CROSS.search(name)]
         return [TextMap("cross", name, self.sequence) for name in found]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return self._pictures(latents / self.vae.config.scaling_factor + self._shift())
+        return self._decode_pictures(latents / self.vae.config.scaling_factor + self._shift)

@@ -66,7 +66,7 @@ class PixArt(LatentDiffusion):
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.network.use_additional_conditions:
             added["resolution"] = x_t.new_full((len(x_t), 2), self.resolution)
@@ -81,15 +81,15 @@ class PixArt(LatentDiffusion):
         )[0]
         return out[:, : x_t.shape[1]]
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """Keys and values of cross-attention behind the caption projection, whose first layer is the embedder."""
         if self.network.caption_projection is None:
-            return LatentDiffusion.text_maps(self)
-        cross = [TextMap("cross", found.weight, CAPTION) for found in LatentDiffusion.text_maps(self)]
+            return LatentDiffusion.list_text_maps(self)
+        cross = [TextMap("cross", found.weight, CAPTION) for found in LatentDiffusion.list_text_maps(self)]
         return [TextMap("embedder", f"{self.denoiser}.caption_projection.linear_1.weight", T5), *cross]
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         return self.network.caption_projection(cond.tokens) if part == CAPTION else cond.tensors[part]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -98,7 +98,7 @@ class PixArt(LatentDiffusion):
             "token embeddings could be put; StableDiffusion (1.x and 2.x) and StableDiffusionXL have one"
         )
 
-    def tokenizer_words(self) -> list[str]:
+    def list_tokenizer_words(self) -> list[str]:
         # Pieces that begin a word, in the vocabulary's order: the highest score comes first.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [piece.removeprefix("▁") for piece, _ in ranked if piece.startswith("▁")]

@@ -53,19 +53,22 @@ class QwenImage(MaskedLanguageFlow):
     def read_side(self) -> int:
         return self.pipeline.default_sample_size
 
+    @property
     def vae_channels(self) -> int:
         return self.vae.config.z_dim
 
+    @property
     def vae_levels(self) -> int:
         return len(self.vae.config.temperal_downsample) + 1
 
-    def spacing(self, steps: int) -> Spacing:
+    def build_spacing(self, steps: int) -> Spacing:
         places = (self.latent_shape[1] // 2) ** 2
         return Spacing(spread_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
 
     def _frame(self, text: str) -> str:
         return self.pipeline.prompt_template_encode.format(text)
 
+    @property
     def _dropped(self) -> int:
         return self.pipeline.prompt_template_encode_start_idx
 
@@ -79,7 +82,7 @@ class QwenImage(MaskedLanguageFlow):
         del own["guidance_scale"]  # only a network that reads the guidance uses it
         return {**own, "true_cfg_scale": guidance, "negative_prompt": [""] * len(prompts)}
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         assert cond.mask is not None
         used = int(cond.mask.sum(dim=1).max())  # positions that no row attends to are skipped
         side = self.latent_shape[1] // 2
@@ -104,28 +107,28 @@ class QwenImage(MaskedLanguageFlow):
     def unpack(self, out: Tensor) -> Tensor:
         return unpack_patches(out, self.latent_shape[1])
 
-    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, c, 1, 1] of the autoencoder's latents."""
         config = self.vae.config
         mean, std = (like.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
         return mean, std
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Tensor:
-        mode = self._modes(pictures.unsqueeze(2)).squeeze(2)
-        mean, std = self._moments(mode)
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        mode = self._encode_modes(pictures.unsqueeze(2)).squeeze(2)
+        mean, std = self._read_moments(mode)
         return ((mode - mean) / std).to(self.state_dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._moments(latents)
-        return self._pictures((latents * std + mean).to(self.vae.dtype).unsqueeze(2))
+        mean, std = self._read_moments(latents)
+        return self._decode_pictures((latents * std + mean).to(self.vae.dtype).unsqueeze(2))
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """`txt_in`, which comes before all blocks, and the keys and values of the text's own stream."""
         stream = [each for each in find_joint_text_maps(self.weights) if each.part == STREAM]
         return [TextMap("embedder", f"{self.denoiser}.txt_in.weight", NORMED), *stream]
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         return self.network.txt_norm(cond.tokens) if part == NORMED else cond.tensors[part]

@@ -49,10 +49,11 @@ class Sana(MaskedLanguageFlow):
         # Steps and guidance are the pipeline's defaults.
         MaskedLanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=20, guidance=4.5), words, compute)
 
+    @property
     def vae_levels(self) -> int:
         return len(self.vae.config.encoder_block_out_channels)
 
-    def _posterior_mode(self, pixels: Tensor) -> Tensor:
+    def _find_posterior_mode(self, pixels: Tensor) -> Tensor:
         return self.vae.encode(pixels).latent
 
     def _frame(self, text: str) -> str:
@@ -89,7 +90,7 @@ class Sana(MaskedLanguageFlow):
         lines = {"complex_human_instruction": self.instruction or None}
         return {**own, **lines, "clean_caption": False, "use_resolution_binning": False}
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         out = self.network(
             x_t,
             encoder_hidden_states=cond.tokens,
@@ -99,13 +100,13 @@ class Sana(MaskedLanguageFlow):
         )[0]
         return out[:, : x_t.shape[1]]
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """Keys and values of cross-attention behind the caption projection, whose first layer is the embedder."""
-        cross = [TextMap("cross", found.weight, CAPTION) for found in LatentDiffusion.text_maps(self)]
+        cross = [TextMap("cross", found.weight, CAPTION) for found in LatentDiffusion.list_text_maps(self)]
         return [TextMap("embedder", f"{self.denoiser}.caption_projection.linear_1.weight", LANGUAGE), *cross]
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         if part != CAPTION:
             return cond.tensors[part]
         return self.network.caption_norm(self.network.caption_projection(cond.tokens))

@@ -61,7 +61,7 @@ class ClipDiffusion(GuidanceInput, LatentDiffusion):
         with scale.device:  # the pipeline's function creates its frequencies on the default device
             return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=wide).to(self.dtype)
 
-    def checkpoint_name(self, part: str, name: str) -> str:
+    def to_checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
         own = part == self.denoiser or name.startswith(("text_model.", "text_projection."))
         return name if own else f"text_model.{name}"
@@ -84,7 +84,7 @@ class ClipDiffusion(GuidanceInput, LatentDiffusion):
             fits = f"[n, {length}, {wide}]"
             raise ValueError(f"token embeddings for {self.name} are {fits}, got {tuple(embeddings.shape)}")
 
-    def tokenizer_words(self) -> list[str]:
+    def list_tokenizer_words(self) -> list[str]:
         # Byte-pair encoding learns the most common tokens first.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [token.removesuffix("</w>") for token, _ in ranked if token.endswith("</w>")]
@@ -118,7 +118,7 @@ class StableDiffusion(ClipDiffusion):
         out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
         return self.with_scale(Cond({CLIP: out[0].to(self.dtype)}))
 
-    def embedding_table(self) -> Tensor:
+    def get_embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight.to(self.device)
 
     def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
@@ -133,6 +133,6 @@ class StableDiffusion(ClipDiffusion):
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         told = self._embed_guidance(cond)
         return self.unet(x_t, t, encoder_hidden_states=cond.tokens, timestep_cond=told, return_dict=False)[0]

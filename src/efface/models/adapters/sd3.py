@@ -59,8 +59,8 @@ class StableDiffusion3(TwinClip):
         if self.t5 is not None:
             self.tokens_of_t5 = min(256, pipeline.tokenizer_3.model_max_length)
 
-    def checkpoint_name(self, part: str, name: str) -> str:
-        return name if part == "text_encoder_3" else ClipDiffusion.checkpoint_name(self, part, name)
+    def to_checkpoint_name(self, part: str, name: str) -> str:
+        return name if part == "text_encoder_3" else ClipDiffusion.to_checkpoint_name(self, part, name)
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         ids = [self._tokenize(tokenizer, texts).input_ids for tokenizer, _ in self.towers]
@@ -94,34 +94,34 @@ class StableDiffusion3(TwinClip):
         own = TwinClip.build_call(self, prompts, guidance)
         return {**own, "max_sequence_length": self.tokens_of_t5} if self.reads_t5 else own
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.network(
             hidden_states=x_t,
             timestep=t,
-            encoder_hidden_states=self._text(cond),
+            encoder_hidden_states=self._join_text(cond),
             pooled_projections=cond.tensors[POOLED],
             return_dict=False,
         )[0]
 
-    def _text(self, cond: Cond) -> Tensor:
+    def _join_text(self, cond: Cond) -> Tensor:
         """The transformer's input [n, tokens, d]: CLIP's states, zero-padded to T5's width, then T5's or zeros."""
         clip, wide = cond.sequence[CLIP], self.network.config.joint_attention_dim
         clip = F.pad(clip, (0, wide - clip.shape[-1]))
         blank = cond.sequence[T5] if self.reads_t5 else clip.new_zeros(len(clip), self.tokens_of_t5, wide)
         return torch.cat([clip, blank], dim=1)
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """The context embedder, the pooled embedder, and the keys and values of the text's own stream."""
         return find_joint_text_maps(self.weights)
 
-    def text_spans(self, part: str) -> Sequence[TextSpan]:
+    def list_text_spans(self, part: str) -> Sequence[TextSpan]:
         if part != JOINT_TEXT:
-            return ClipDiffusion.text_spans(self, part)
+            return ClipDiffusion.list_text_spans(self, part)
         clip = TextSpan(find_last_before_end(self.tokenizer), 0, self.max_tokens)
         if not self.reads_t5:
             return [clip]
         return [clip, TextSpan(find_last_before_end(self.pipeline.tokenizer_3), self.max_tokens)]
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
-        return self._text(cond) if part == JOINT_TEXT else cond.tensors[part]
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
+        return self._join_text(cond) if part == JOINT_TEXT else cond.tensors[part]

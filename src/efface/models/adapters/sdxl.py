@@ -60,12 +60,12 @@ class StableDiffusionXL(TwinClip):
         time_ids = torch.tensor([(*size, 0, 0, *size)], device=self.device, dtype=self.dtype).repeat(len(empty), 1)
         return self.with_scale(Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids}))
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """Keys and values of cross-attention, and the layer that reads the pooled embedding and the picture's size."""
         name = f"{self.denoiser}.add_embedding.linear_1.weight"
-        return [*ClipDiffusion.text_maps(self), TextMap("pooled", name, POOLED, decided=False)]
+        return [*ClipDiffusion.list_text_maps(self), TextMap("pooled", name, POOLED, decided=False)]
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         added = {"text_embeds": cond.tensors[POOLED], "time_ids": cond.tensors["time_ids"]}
         return self.unet(
             x_t,
@@ -77,19 +77,19 @@ class StableDiffusionXL(TwinClip):
         )[0]
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Tensor:
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
         with self._precise():
-            plain = LatentDiffusion.latents(self, pictures)
-        mean, std = self._moments(plain)
+            plain = LatentDiffusion.encode_pictures(self, pictures)
+        mean, std = self._read_moments(plain)
         return (plain - mean * self.vae.config.scaling_factor) / std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._moments(latents)
+        mean, std = self._read_moments(latents)
         with self._precise():
-            return self._pictures(latents * std / self.vae.config.scaling_factor + mean)
+            return self._decode_pictures(latents * std / self.vae.config.scaling_factor + mean)
 
-    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, c, 1, 1] of the autoencoder's latents; 0 and 1 where it has none."""
         config = self.vae.config
         if config.get("latents_mean") is None or config.get("latents_std") is None:

@@ -84,7 +84,7 @@ class TwinClip(ClipDiffusion):
             raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
         return ClipDiffusion.tokenize(self, texts)
 
-    def embedding_table(self) -> Tensor:
+    def get_embedding_table(self) -> Tensor:
         tables = [encoder.get_input_embeddings().weight for _, encoder in self.towers]
         return torch.cat(tables, dim=1).to(self.device)
 
@@ -104,7 +104,7 @@ class TwinClip(ClipDiffusion):
                 reading.enter_context(replace_embeddings(encoder, fill_rows(padded)))
             return self._read_ids([ids, ids], ends[:, 1], texts)
 
-    def embedding_of(self, cond: Cond) -> Tensor:
+    def get_embedding(self, cond: Cond) -> Tensor:
         """Flat embeddings: tokens, then the pooled embedding."""
         return flatten_parts(cond)
 

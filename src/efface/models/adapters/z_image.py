@@ -48,7 +48,7 @@ class ZImage(MaskedLanguageFlow):
     def read_side(self) -> int:
         return getattr(self.pipeline, "default_sample_size", 128)
 
-    def spacing(self, steps: int) -> Spacing:
+    def build_spacing(self, steps: int) -> Spacing:
         places = (self.latent_shape[1] // 2) ** 2
         return Spacing(spread_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
 
@@ -67,16 +67,16 @@ class ZImage(MaskedLanguageFlow):
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         return {**MaskedLanguageFlow.build_call(self, prompts, guidance), "guidance_scale": guidance - 1}
 
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         assert cond.mask is not None
         captions = [row[own] for row, own in zip(cond.tokens, cond.mask, strict=True)]
         out = self.network(list(x_t.unsqueeze(2).unbind()), (1000 - t) / 1000, captions, return_dict=False)[0]
         return -torch.stack(list(out)).squeeze(2)
 
-    def text_maps(self) -> Sequence[TextMap]:
+    def list_text_maps(self) -> Sequence[TextMap]:
         """The caption embedder, which comes before all blocks."""
         return [TextMap("embedder", f"{self.denoiser}.cap_embedder.1.weight", NORMED)]
 
     @torch.no_grad()
-    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+    def get_text_inputs(self, cond: Cond, part: str) -> Tensor:
         return self.network.cap_embedder[0](cond.tokens) if part == NORMED else cond.tensors[part]

@@ -84,7 +84,7 @@ class Attacked(Term):
     def prepare(self, context: Context) -> None:
         demand_room(context.model, self.attack.tokens)
         self.source.expect(context.all_target_prompts())
-        self.words = context.model.embedding_table().detach()
+        self.words = context.model.get_embedding_table().detach()
 
     def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:

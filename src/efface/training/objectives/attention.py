@@ -75,11 +75,11 @@ class Focus:
 
     def resample(self, context: Context, states: States, rng: torch.Generator) -> States:
         """The same pictures with the same noise, at timesteps of this distribution; their `known` holds "x0" alone."""
-        space, bar = context.model.space, context.model.noise_level(states.t)
+        space, bar = context.model.space, context.model.find_noise_level(states.t)
         x0 = states.known["x0"]
         eps = convert(states.known["noise"], states.x, bar, space, "eps")
         t = torch.multinomial(self.chances(len(context.model.levels)), len(x0), replacement=True, generator=rng)
-        return States(add_noise(x0, eps, context.model.noise_level(t)), t, {"x0": x0})
+        return States(add_noise(x0, eps, context.model.find_noise_level(t)), t, {"x0": x0})
 
 
 @final

@@ -60,7 +60,7 @@ class WrongNoise(Term):
         else:
             if self.wrong == "uniform":
                 noise = torch.rand(states.x.shape, generator=step.generator).to(states.x)
-                said = convert(noise, states.x, context.model.noise_level(states.t), "eps", context.model.space)
+                said = convert(noise, states.x, context.model.find_noise_level(states.t), "eps", context.model.space)
                 states = States(states.x, states.t, {"noise": said})
             wrong = Query(states, cond, "teacher", known="noise")
         return {"student": Query(states, cond, "student", prompts=prompts), "wrong": wrong}

@@ -64,7 +64,7 @@ class Pictures(Source):
         t = self._times(len(context.model.levels), len(x0), step.generator)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=step.generator).to(x0, non_blocking=True)
-        bar = context.model.noise_level(t)
+        bar = context.model.find_noise_level(t)
         x_t = add_noise(x0, eps, bar)
         goal = denoising_target(x0, eps, x_t, bar, context.model.space)
         return States(x_t, t, {"noise": goal, "x0": x0})
@@ -133,6 +133,6 @@ def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
 def encode_by_caption(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Latents by caption, on the CPU, from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
     return {
-        caption: torch.cat([model.latents(part).cpu() for part in stack.split(32)])
+        caption: torch.cat([model.encode_pictures(part).cpu() for part in stack.split(32)])
         for caption, stack in pictures.items()
     }

@@ -52,7 +52,7 @@ class Student(Source):
             states = find_process_group().shard_apply(
                 lambda own: self._drawn(context, step, cond, own), len(step.points)
             )
-        t = context.model.timesteps(self.steps, self.sampler)[list(step.points)]
+        t = context.model.list_timesteps(self.steps, self.sampler)[list(step.points)]
         return States(states, t)
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
@@ -192,7 +192,7 @@ class Refreshed(Recorded):
 
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
         x = torch.stack([self.found[one][k] for one, k in zip(asked, points, strict=True)])
-        t = context.model.timesteps(self.steps, self.sampler)[list(points)]
+        t = context.model.list_timesteps(self.steps, self.sampler)[list(points)]
         return States(x.to(context.model.device, non_blocking=True), t)
 
     def drawing(self, context: Context) -> AbstractContextManager[None]:
@@ -236,7 +236,7 @@ class Frozen(Recorded):
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
         """Recorded states; `known` holds the teacher's predictions under the row's condition and under ""."""
         kept = self._kept(context)
-        rows = [kept.at(self.found[one], k) for one, k in zip(asked, points, strict=True)]
+        rows = [kept.read_step(self.found[one], k) for one, k in zip(asked, points, strict=True)]
         t, *columns = (torch.stack(column) for column in zip(*rows, strict=True))
         x, *eps = (column.to(context.model.device, non_blocking=True) for column in columns)
         return States(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
@@ -262,7 +262,7 @@ class Frozen(Recorded):
         return {
             **rescale,
             "together": size,
-            "draw": [self.steps, self.guidance, self.sampler, str(model.scheduler(self.sampler).config)],
+            "draw": [self.steps, self.guidance, self.sampler, str(model.build_scheduler(self.sampler).config)],
             "base": dict(context.base),
             "numbers": [str(model.dtype), str(model.compute), model.device.type, list(model.latent_shape)],
             "versions": read_versions(),

@@ -53,7 +53,7 @@ class LowRank(Update):
         rng = torch.Generator().manual_seed(context.config.seed)
         self.downs, self.ups = [], []
         for name in self.names:
-            flat = self.model.plain_weight(name).detach().flatten(1)
+            flat = self.model.get_plain_weight(name).detach().flatten(1)
             shape = self.rank, flat.shape[1]
             drawn = (
                 torch.randn(shape, generator=rng)
@@ -76,7 +76,7 @@ class LowRank(Update):
 
     def swapped_in(self) -> AbstractContextManager[None]:
         parts = zip(self.names, self.ups, self.downs, strict=True)
-        base = {name: self.model.plain_weight(name) for name in self.names}
+        base = {name: self.model.get_plain_weight(name) for name in self.names}
         return self.model.swap_in(
             {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
         )
