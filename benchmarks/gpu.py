@@ -185,8 +185,8 @@ class GPU:
         start = model.embed(model.tokenize(["car"])[:, 1:6]).detach().float().expand(rows, -1, -1)
 
         def work() -> None:
-            states = denoising.rows()
-            denoising.steepness(states, start, lambda at, part: model.encode_with_grad(prompts[part], at))
+            states = denoising.draw_states()
+            denoising.differentiate(states, start, lambda at, part: model.encode_with_grad(prompts[part], at))
 
         used = peak_of(work, _weights(model))
         seconds = median(timed(work).seconds for _ in range(3))

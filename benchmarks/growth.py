@@ -130,7 +130,7 @@ class Growth:
         short = dataclasses.replace(method, steps=2)
         used = peak_of(lambda: short.fit(again, erasure), weights_of(again.unet, again.vae, again.text_encoder))
         trained = sum(
-            model.weights[name].numel() for name in method.build_trainer(model, erasure).update.changed_names()
+            model.weights[name].numel() for name in method.build_trainer(model, erasure).update.list_changed_names()
         )
         x = trained if axis == "parameters" else model.latent_shape[1] if axis == "resolution" else n
         seconds = median(b - a for a, b in pairwise(marks))

@@ -62,7 +62,7 @@ class Seer:
     name: str = "object-seer"
     labels: tuple[str, ...] = ("cat", "dog", "stone")
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "seer", "version": self.version}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

@@ -130,7 +130,7 @@ def _planned(trainer: Trainer, how: str) -> dict[str, Any]:
 def _with_maps(trainer: Trainer, how: str) -> dict[str, Any]:
     """Estimates an update that reduces the attention to a word, for one row, with the attention probabilities of every
     layer."""
-    model, params = trainer.model, trainer.update.params()
+    model, params = trainer.model, trainer.update.list_params()
     cond = model.encode(["a cat"])
     known = [*model.weights.values(), *params]
     with (

@@ -22,19 +22,25 @@ GRID = Path(__file__).with_suffix(".toml")
 PAGE = Path(__file__).parents[1] / "docs" / "choice.md"
 COMMAND = "python -m recipes.choice"
 COLUMNS = {"esr1": ("esr1", "target"), "neighbour": ("psr1", "neighbour"), "unseen": ("psr1", "unseen")}
-"""By field of `Rates`, the metric and the group of the sweep's table."""
-WHOLE = {"break_long_words": False, "break_on_hyphens": False}
+"""For each field of `Rates`, the metric and the group in the sweep's table from which it is averaged."""
+NO_BREAKS = {"break_long_words": False, "break_on_hyphens": False}
 PACKAGES = ("efface", "torch", "diffusers", "transformers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the grid, and writes the file and the page; exits with a message where a job of the grid failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("out/choice"), help="folder of the sweep")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--device", help="where each computes")
-    parser.add_argument("--grid", type=Path, default=GRID)
-    parser.add_argument("--file", type=Path, default=CHOICE, help="the file that auto reads")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/choice"),
+        help="folder of the sweep; a sweep that was stopped there is continued",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
+    parser.add_argument("--device", help="device of each process; by default a GPU where there is one")
+    parser.add_argument("--grid", type=Path, default=GRID, help="the grid to run")
+    parser.add_argument("--file", type=Path, default=CHOICE, help="file of rates to write, which `auto` reads")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page of the documentation to write")
     args = parser.parse_args(argv)
     grid = read_grid(args.grid)
     found = efface.sweep(
@@ -67,10 +73,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def average(lines: Iterable[Mapping[str, str]]) -> dict[str, Rates]:
-    """The means over concepts, by method, of a sweep's table.
+    """Averages each method's rates over the concepts of a sweep.
+
+    Args:
+        lines: the lines of the sweep's table.
+
+    Returns:
+        The rates by method: ESR-1 in percent, and the losses of PSR-1 in percentage points, where a gain counts as 0.
 
     Raises:
-        ValueError: a number is missing.
+        ValueError: a rate of the edited model or of the base is missing.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for line in lines:
@@ -88,7 +100,7 @@ def average(lines: Iterable[Mapping[str, str]]) -> dict[str, Rates]:
 
 
 def render_file(table: ChoiceTable) -> str:
-    """The file that `auto` reads."""
+    """Writes the table as the TOML file that `auto` reads."""
     made = {key: value for key, value in asdict(table).items() if key not in ("methods", "versions")}
     lines = [f"{key} = {write_value(value)}" for key, value in made.items()]
     versions = ", ".join(f"{name} = {write_value(version)}" for name, version in table.versions.items())
@@ -100,7 +112,7 @@ def render_file(table: ChoiceTable) -> str:
 
 
 def write_value(value: object) -> str:
-    """A text, a number or a list of texts as TOML writes it, which is how JSON does."""
+    """Writes a text, a number or a list of texts in TOML's syntax, which for these is the same as JSON's."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -113,7 +125,7 @@ HEAD = (
 
 
 def render_page(table: ChoiceTable) -> str:
-    """The page `docs/choice.md`."""
+    """Writes the table as the page `docs/choice.md`."""
     rows = [
         f"| {name} | {rates.esr1:.1f} | {rates.neighbour:.1f} | {rates.unseen:.1f} | {rates.balance:.1f} |"
         for name, rates in ((name, table.methods[name]) for name in table.rank())
@@ -124,7 +136,9 @@ def render_page(table: ChoiceTable) -> str:
     note = f"*{table.note}*\n\n" if table.note else ""
     told = {"weights": weights, "versions": versions, "concepts": concepts, "count": count, "note": note}
     parts = ABOUT.format(table=table, rows="\n".join(rows), **told).strip().split("\n\n")
-    wrapped = [part if part.startswith(("#", "|")) else fill(" ".join(part.split()), 118, **WHOLE) for part in parts]
+    wrapped = [
+        part if part.startswith(("#", "|")) else fill(" ".join(part.split()), 118, **NO_BREAKS) for part in parts
+    ]
     return "\n\n".join(wrapped) + "\n"
 
 

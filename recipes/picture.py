@@ -2,8 +2,8 @@
 
 Its columns are the erased concept, its near neighbours, things that fitting never saw, and successes of attacks; the
 upper row shows the untouched base (for attacks, the picture under the edit before the attack), and the lower row the
-same seeds under the edit (for attacks, the picture that brings the concept back). Nobody selects them: each group shows
-its first pairs in the order of the report, concepts in turn, whatever their result is.
+same seeds under the edit (for attacks, the picture that brings the concept back). The pictures are not selected: each
+group shows its first pairs in the order of the report, in which concepts take turns, whatever their result is.
 """
 
 import argparse
@@ -19,18 +19,19 @@ from efface.records.report import read_report
 from efface.reporting.gallery import Pair, build_attack_gallery, build_evaluation_gallery
 
 SIDE, GAP, LINE = 112, 6, 22
-"""Pixels: of a picture's side, between two pictures, and of a line of text."""
+"""Lengths in pixels: a picture's side, the space between two pictures, and the height of a line of text."""
 TITLES = {"target": "erased", "neighbour": "near neighbours", "unseen": "never seen by the fit"}
 ROWS = ("before", "after")
 LEFT = 64
-"""Pixels left of the pictures, for the names of the rows."""
+"""Width in pixels of the names of the rows, left of the pictures."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the flags, and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of `efface evaluate`, with or without attacks")
-    parser.add_argument("--out", type=Path, default=Path("docs/figures/erased.png"))
-    parser.add_argument("--each", type=int, default=3, help="pairs of each group")
+    parser.add_argument("folder", type=Path, help="folder that `efface evaluate` wrote, with or without attacks")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/erased.png"), help="picture to write")
+    parser.add_argument("--each", type=int, default=3, help="number of pairs of each group")
     args = parser.parse_args(argv)
     blocks = choose(args.folder, args.each)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,7 @@ def compose(blocks: Sequence[tuple[str, Sequence[Pair]]]) -> Image.Image:
 
 
 def enlarge(path: Path) -> Image.Image:
+    """Reads a picture and scales it to `SIDE` pixels."""
     return decode_picture(read_image(path), path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 

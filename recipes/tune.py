@@ -32,15 +32,15 @@ DEVELOPMENT = ("cat", "guitar", "pizza", "rocket", "rose", "car", "twemoji", "no
 
 
 def build_suite(erasure: Erasure, known: world.World, sizes: Mapping[str, int]) -> Suite:
-    """The suite for an erasure, of prompts and seeds that no recipe reports; groups that it lacks are left out."""
+    """Builds a suite for an erasure, of prompts and seeds that no recipe reports, without the groups that it lacks."""
     name = choose_suite(erasure, known)
     probe = build(name, erasure, known, per_group=1)
     sizes = {group: n for group, n in sizes.items() if probe.select_group(group)}
     return build(name, erasure, known, sizes=sizes, only=list(sizes), salt="tuning")
 
 
-def value(text: str) -> object:
-    """A flag's value: JSON where it is, else the text."""
+def parse_value(text: str) -> object:
+    """Parses a flag's value as JSON; other text is returned as it is."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError:
@@ -49,21 +49,22 @@ def value(text: str) -> object:
 
 
 def count_failures(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The number of the edited model's pictures that did not go as they should, by group and concept."""
+    """Counts the edited model's pictures that are not as their row demands, by group and concept."""
     failed = (f"{row['group']}: {row['concept']}" for row in rows if row["variant"] == "edited" and not row["success"])
     return dict(Counter(failed).most_common())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Erases each concept with the settings, judges the edit, and adds a line to the file of tries for each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method")
-    parser.add_argument("settings", nargs="*", help="key=value over the model's own suggestions")
-    parser.add_argument("--model", default="glyphs")
-    parser.add_argument("--target", action="append", choices=DEVELOPMENT)
-    parser.add_argument("--anchor", default="")
-    parser.add_argument("--pictures", type=int, default=32, help="in each group")
+    parser.add_argument("method", help="name of the method")
+    parser.add_argument("settings", nargs="*", help="key=value, which replaces the model's own suggestions")
+    parser.add_argument("--model", default="glyphs", help="name or folder of a glyphs model")
+    parser.add_argument("--target", action="append", choices=DEVELOPMENT, help="concept to erase; repeat for several")
+    parser.add_argument("--anchor", default="", help="concept that replaces the target")
+    parser.add_argument("--pictures", type=int, default=32, help="number of pictures in each group")
     args = parser.parse_args(argv)
-    settings = {k: value(v) for k, _, v in (s.partition("=") for s in args.settings)}
+    settings = {k: parse_value(v) for k, _, v in (s.partition("=") for s in args.settings)}
     model, bundle = efface.load(args.model), locate(args.model)
     known = world.load(bundle)
     judges = [s for s in build_scorers(bundle, known.backgrounds) if s.question in ("object", "style")]

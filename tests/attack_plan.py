@@ -75,7 +75,7 @@ class Reader:
     fails_on: int = -1
     """The second pixel of pictures at which it raises."""
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "reader", **{key: str(value) for key, value in asdict(self).items()}}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

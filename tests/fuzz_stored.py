@@ -75,7 +75,7 @@ def make_cell(folder: Path) -> None:
 
 def read_cell(folder: Path) -> None:
     store = Store(folder)
-    store.result(CELL), store.decided_by(CELL), store.cost(CELL)
+    store.read_result(CELL), store.read_decided_by(CELL), store.read_cost(CELL)
 
 
 def make_names(folder: Path) -> None:
@@ -99,6 +99,6 @@ STORED: tuple[Example, ...] = (
         "label names",
         "names.txt",
         make_names,
-        lambda folder: Classifier(str(folder), names=str(folder / "names.txt")).labels(),
+        lambda folder: Classifier(str(folder), names=str(folder / "names.txt")).list_labels(),
     ),
 )

@@ -144,7 +144,7 @@ class Planted:
     fails_on: str = ""
     """A thing at which it raises."""
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "planted", "version": self.version, "asks": self.question}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

@@ -94,7 +94,7 @@ class Coin:
     question: str = "object"
     name: str = "object-coin"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "coin", "version": self.version, "asks": self.question}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

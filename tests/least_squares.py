@@ -57,7 +57,7 @@ class Lab:
 
     def phi(self, p: Tensor, at: States | None = None) -> Tensor:
         at = at or self.at
-        return self.model.unet.features(at.x, at.t, p)
+        return self.model.unet.extract_features(at.x, at.t, p)
 
     def base(self, p: Tensor, at: States | None = None) -> Tensor:
         at = at or self.at

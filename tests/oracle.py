@@ -98,14 +98,14 @@ class Student(nn.Module):
         self.a, self.b = torch.randn(d, width, generator=rng) * 0.5, torch.rand(width, generator=rng) * 6.28
         self.p, self.t = torch.randn(len(CLASSES), width, generator=rng) * 3, torch.randn(width, generator=rng) * 2
 
-    def features(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
+    def extract_features(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
         """[n, width], from x [n, ...], t [n] in 0 ... 999, p [n, k]."""
         a, b, c, d = (fixed.to(x) for fixed in (self.a, self.p, self.t, self.b))
         angle = x.flatten(1) @ a + p.to(x) @ b + (t.to(x) / 1000)[:, None] * c + d
         return angle.cos() * (2 / self.a.shape[1]) ** 0.5
 
     def forward(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
-        return self.head(self.features(x, t, p)).view(x.shape)
+        return self.head(self.extract_features(x, t, p)).view(x.shape)
 
 
 @final
@@ -221,9 +221,9 @@ def trainer_of(
         erasure or Erasure(("cat",), anchor="dog"),
         name="test",
         arguments=asdict(method),
-        config=method.train_config(),
+        config=method.build_config(),
         terms=terms,
-        update=update or method.update(),
+        update=update or method.build_update(),
         balance=balance or Sum(),
     )
 
@@ -253,8 +253,8 @@ def loss_and_gradient(
 ) -> tuple[float, list[Tensor]]:
     """The weighted sum of a step's losses by role, and its gradient for the params, as the trainer has them."""
     share = share or {}
-    with trainer.losses(step) as losses:
+    with trainer.compute_losses(step) as losses:
         total = torch.stack([share.get(role, 1.0) * loss for role, loss in losses.items()]).sum()
-        grads = torch.autograd.grad(total, trainer.update.params(), allow_unused=True)
-    params = trainer.update.params()
+        grads = torch.autograd.grad(total, trainer.update.list_params(), allow_unused=True)
+    params = trainer.update.list_params()
     return total.item(), [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]

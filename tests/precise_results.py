@@ -51,7 +51,7 @@ def fit(name: str, model: Model, factor: float | None = None, **more: Any) -> Te
         trainer = method.build_trainer(model, request(name))
         trainer.loss_scale.factor = trainer.loss_scale.factor if factor is None else factor
         step = trainer.make_step(0, trainer.update)
-        grads = trainer.gradient(step, {"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
+        grads = trainer.compute_gradient(step, {"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
         return torch.cat([grad.detach().double().cpu().flatten() for grad in grads])
     values, base = method.fit(model, request(name)).values, model.weights
     return torch.cat([(values[k].double().cpu() - base[k].detach().double().cpu()).flatten() for k in sorted(values)])
@@ -71,7 +71,7 @@ def attack(model: Model, at: int | None = None) -> Tensor:
     error = DenoisingError(model, latents.to(model.device, model.state_dtype), rngs)
     start = model.embed(model.tokenize(["car"])[:, 1:3]).detach().float().expand(2, -1, -1)  # type: ignore[attr-defined]
     read = lambda x, part: model.encode_with_grad(["a cat"] * (part.stop - part.start), x)  # noqa: E731
-    return error.steepness(error.rows(at), start, read)[1]
+    return error.differentiate(error.draw_states(at), start, read)[1]
 
 
 def moved(model: Model) -> Tensor:

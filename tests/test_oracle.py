@@ -118,7 +118,7 @@ def own(lab: Lab, eps: Tensor, at: States) -> Tensor:
 
 
 def uniform(lab: Lab, trainer: Trainer) -> list[Equations]:
-    noise = torch.rand((N, *SHAPE), generator=trainer.auxiliary_step(0, 0).generator).double()
+    noise = torch.rand((N, *SHAPE), generator=trainer.make_auxiliary_step(0, 0).generator).double()
     return [lab.towards(lab.p("cat"), own(lab, noise, lab.at))]
 
 
@@ -129,8 +129,8 @@ def stored(model: OracleModel, prompt: str) -> Tensor:
 
 def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     """The noise is found again from the state and the picture that it was made of."""
-    step = trainer.auxiliary_step(0, 0)
-    (query, _) = trainer.terms[0].queries(trainer.context, step).values()
+    step = trainer.make_auxiliary_step(0, 0)
+    (query, _) = trainer.terms[0].build_queries(trainer.context, step).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
     level = lab.model.levels[query.states.t]
     alpha, sigma = level.alpha.view(-1, 1, 1, 1), level.sigma.view(-1, 1, 1, 1)
@@ -140,10 +140,10 @@ def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
 
 def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
     """The trainer's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
-    loss, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    loss, (start,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     with torch.no_grad():
         trainer.update.masters[0].copy_(solve(parts))
-    least, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    least, (grad,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     assert start.norm() > 1e-3
     assert grad.norm() < 1e-4 * start.norm()
     assert solve is fixed_point or least < loss
@@ -205,7 +205,7 @@ def test_gem_by_hand(lab, eta):
         w = (scale * torch.randn(4, phi.shape[1], generator=rng).double()).float().double()
         with torch.no_grad():
             trainer.update.masters[0].copy_(w)
-        loss, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+        loss, (grad,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
         moved = phi @ w.T
         gap = weight * ((moved - goal).square().mean(dim=1) - eta * moved.square().mean(dim=1))
         assert loss == pytest.approx(gap.clamp(min=0).mean().item(), rel=1e-4)
@@ -215,7 +215,8 @@ def test_gem_by_hand(lab, eta):
     with torch.no_grad():
         trainer.update.masters[0].copy_(best)
     assert (
-        loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))[0] < 0.5 * (weight * goal.square().mean(dim=1)).mean()
+        loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))[0]
+        < 0.5 * (weight * goal.square().mean(dim=1)).mean()
     )
 
 
@@ -242,7 +243,7 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     found = search()
     keep = Adversarial(Fixed(lab.at), found, lab.space)
     trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
-    step = trainer.auxiliary_step(0, 0)
+    step = trainer.make_auxiliary_step(0, 0)
     p = found.select(trainer.context, step).cond.detach().pooled
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
@@ -262,17 +263,17 @@ def test_preservation_beside_erasing(lab, kept, share):
         "adversarial": lambda: Adversarial(Fixed(at), search(), lab.space),
     }[kept]()
     trainer = trainer_of(lab.model, [*terms, term])
-    step = trainer.auxiliary_step(0, 0)
+    step = trainer.make_auxiliary_step(0, 0)
     p = term.search.select(trainer.context, step).cond.detach().pooled if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))
     with torch.no_grad():
         trainer.update.masters[0].copy_(minimiser(parts))
-    grads = Sum(keep=share)(partial(trainer.gradient, trainer.auxiliary_step(0, 0)), None)
+    grads = Sum(keep=share)(partial(trainer.compute_gradient, trainer.make_auxiliary_step(0, 0)), None)
     with torch.no_grad():
         trainer.update.masters[0].zero_()
-    _, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    _, (start,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     assert grads[0].norm() < 1e-4 * start.norm()
 
 
@@ -281,7 +282,7 @@ def test_all_but_one_as_a_whole(lab):
     terms, parts, _ = guidance(lab, "alternative", detach=True)
     trainer = trainer_of(lab.model, [*terms, Unconditional(Fixed(lab.at), lab.space)])
     balanced(trainer, [*parts, lab.towards(lab.p(""), lab.base(lab.p("")))], fixed_point)
-    assert loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))[0] < 10
+    assert loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))[0] < 10
 
 
 def test_training_converges_to_the_solution():
@@ -290,11 +291,11 @@ def test_training_converges_to_the_solution():
     lab = Lab(model, model.sample_states(N), "eps")
     terms, parts, _ = negative(lab)
     trainer = trainer_of(model, terms, steps=500, lr=6e-2)
-    start, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    start, _ = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     edit = trainer.train()
-    end, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    end, _ = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     with torch.no_grad():
         trainer.update.masters[0].copy_(minimiser(parts))
-    least, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    least, _ = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     assert end - least < 1e-3 * (start - least)
     assert "unet.head.weight" in edit.values

@@ -24,7 +24,7 @@ from oracle import CLASSES, Fixed, OracleModel, grad_of, loss_and_gradient, trai
 
 def descend(trainer: Trainer, steps: int, lr: float) -> None:
     """Plays with plain gradient descent instead of Adam, at a rate that falls to nothing."""
-    (weight,), taken = trainer.update.params(), iter(range(steps))
+    (weight,), taken = trainer.update.list_params(), iter(range(steps))
 
     def step(grads: list[Tensor]) -> None:
         with torch.no_grad():
@@ -66,11 +66,11 @@ class Other(Term):
     def __init__(self, at: States) -> None:
         self.at = at
 
-    def queries(self, context: Context, step: Step):
+    def build_queries(self, context: Context, step: Step):
         dog, car = context.model.encode(["dog"] * N), context.model.encode(["car"] * N)
         return {"student": Query(self.at, dog, "student"), "goal": Query(self.at, car, "teacher")}
 
-    def loss(self, context: Context, queries, predictions) -> Tensor:
+    def compute_loss(self, context: Context, queries, predictions) -> Tensor:
         return (predictions["student"] - predictions["goal"]).square().mean()
 
 
@@ -196,12 +196,12 @@ def whole(trainer: Trainer) -> Step:
     """A step that meets every stored state once."""
     points, noise = zip(*itertools.product(range(SETTINGS["draw_steps"]), range(STORED["paths"])), strict=True)
     n = len(points)
-    return replace(trainer.auxiliary_step(0, 0), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
+    return replace(trainer.make_auxiliary_step(0, 0), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
 
 
 def end_of(trainer: Trainer, keep: float) -> Tensor:
     """W where the trainer's gradient vanishes; it is affine in W, and so known from its values at W = 0 and beside."""
-    (w,) = trainer.update.params()
+    (w,) = trainer.update.list_params()
 
     def gradient(at: Tensor) -> Tensor:
         with torch.no_grad():
@@ -215,7 +215,7 @@ def end_of(trainer: Trainer, keep: float) -> Tensor:
 
 def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
     """The same by the formulas of the papers."""
-    (asked, *_) = trainer.terms[0].queries(trainer.context, whole(trainer)).values()  # type: ignore[union-attr]
+    (asked, *_) = trainer.terms[0].build_queries(trainer.context, whole(trainer)).values()  # type: ignore[union-attr]
     at, n = asked.states, len(asked.states.x)
     lab = Lab(trainer.model, at, "eps")  # type: ignore[arg-type]
     cat, dog = (torch.eye(4).double()[k].expand(n, 4) for k in (0, 1))
@@ -234,7 +234,7 @@ def report(trainer: Trainer, w: Tensor) -> Tensor:
     """How often each class is drawn under each prompt and under none, and then the drift."""
     model = trainer.model
     with torch.no_grad():
-        trainer.update.params()[0].copy_(w)
+        trainer.update.list_params()[0].copy_(w)
     with trainer.update.swapped_in():
         drawn = [occurrence(model, prompt) for prompt in (*CLASSES, "")]  # type: ignore[arg-type]
         return torch.cat([*drawn, torch.tensor([drift(model)]).double()])  # type: ignore[arg-type]
@@ -250,7 +250,7 @@ def test_never_stopped_it_would_end_at_the_linear_solve(name: str) -> None:
     method, erasure = METHODS[name]
     keep = getattr(method, "hold", 1.0)
     trainer = method.build_trainer(OracleModel(dtype=torch.double), erasure)
-    base = report(trainer, torch.zeros_like(trainer.update.params()[0]))
+    base = report(trainer, torch.zeros_like(trainer.update.list_params()[0]))
     found, known = report(trainer, end_of(trainer, keep)), report(trainer, solved(name, trainer, keep))
     assert base[0] > 0.99
     assert known[0] < 0.6

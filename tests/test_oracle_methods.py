@@ -36,10 +36,10 @@ def train(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
         ERASURE,
         name=type(method).__name__,
         arguments=asdict(method),
-        config=method.train_config(),
-        terms=method.terms(model, ERASURE),
-        update=method.update(),
-        balance=method.balance(),
+        config=method.build_config(),
+        terms=method.build_terms(model, ERASURE),
+        update=method.build_update(),
+        balance=method.build_balance(),
     )
     return trainer, trainer.train()
 
@@ -47,7 +47,7 @@ def train(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
 def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> States:
     """What a term's own source gives where a step says so."""
     n = len(noise)
-    step = replace(trainer.auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
+    step = replace(trainer.make_auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
     source = trainer.terms[term].source  # type: ignore[attr-defined]
     return source.sample_states(trainer.context, step, [word] * n, trainer.model.encode([word] * n))
 
@@ -69,7 +69,9 @@ def towards(model: OracleModel, at: States, p: Tensor, goal: Tensor) -> Equation
     """Mean squared error, over rows and numbers, of what the student says under p from the goal."""
     n = len(at.x)
     return Equations.of(
-        torch.full((n,), 1 / at.x.numel()), model.unet.features(at.x, at.t, p), goal - model.exact(at.x, at.t, p)
+        torch.full((n,), 1 / at.x.numel()),
+        model.unet.extract_features(at.x, at.t, p),
+        goal - model.exact(at.x, at.t, p),
     )
 
 

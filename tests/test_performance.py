@@ -62,7 +62,7 @@ def gradients(model, micro: int = 0) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     trainer.update.step = found.extend  # type: ignore[method-assign]
     trainer.good = Edit({}, {})  # none is made at the second step, whose bytes would be among those of the passes
-    trainer.step(trainer.auxiliary_step(1, stream=0))
+    trainer.step(trainer.make_auxiliary_step(1, stream=0))
     return found
 
 

@@ -8,7 +8,7 @@ from efface.models.base import Model
 
 
 def check_text_maps(model: Model) -> None:
-    """The embedders outside of the blocks read what `text_inputs` says; the roles are those of a tiny network."""
+    """The embedders outside of the blocks read what `get_text_inputs` says; the roles are those of a tiny network."""
     cond, seen = model.encode(["a cat"]), {}
     maps = model.list_text_maps()
     hooks = [

@@ -69,7 +69,7 @@ def completion(model: Any) -> Difference:
         t = scheduler.timesteps[candidates[0].since]
         wanted = []
         for row in s.rows:
-            picked = s.context.rng("completion", row.id).sample(range(3), 3)[0]
+            picked = s.context.make_rng("completion", row.id).sample(range(3), 3)[0]
             eps = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(row.seed))
             ab = scheduler.alphas_cumprod[t]
             wanted.append(ab.sqrt() * latents[picked] + (1 - ab).sqrt() * eps)

@@ -60,18 +60,18 @@ class Bench:
         self.model, self.erasure = model, erasure
         self.trainer: Trainer = method.build_trainer(model, erasure)
         with torch.no_grad():
-            for i, param in enumerate(self.trainer.update.learning()):
+            for i, param in enumerate(self.trainer.update.list_optimised()):
                 param.add_(far * torch.randn(param.shape, generator=torch.Generator().manual_seed(i)))
         getattr(self.trainer.update, "refresh", lambda: None)()
         self.learner = self.trainer.learners[learner]
         self.unet, self.text = copy.deepcopy(model.unet), copy.deepcopy(model.text_encoder)
-        self.params = [param.detach().clone().requires_grad_() for param in self.learner.params()]
+        self.params = [param.detach().clone().requires_grad_() for param in self.learner.list_params()]
 
     def step(self) -> Step:
         """The step, anew: the same random choices at every call."""
         return self.trainer.make_step(self.trainer.learners.index(self.learner), self.learner)
 
-    def queries(self, term: int) -> Mapping[str, Query]:
+    def build_queries(self, term: int) -> Mapping[str, Query]:
         """What a term asks in the step, after the terms that draw from the step's generator before it."""
         asked = self.trainer.collect_queries(self.step())
         return next(queries for each, queries in asked if each is self.trainer.terms[term])
@@ -94,7 +94,7 @@ class Bench:
         return functional_call(self.unet, own, (at.x, at.t, words)).sample
 
     def weights(self) -> dict[str, Tensor]:
-        return dict(zip(self.trainer.update.changed_names(), self.params, strict=True))
+        return dict(zip(self.trainer.update.list_changed_names(), self.params, strict=True))
 
     def x0_weight(self, t: Tensor) -> Tensor:
         """(1 - ab) / ab, by diffusers' own schedule."""
@@ -103,10 +103,10 @@ class Bench:
 
     def compare(self, theirs: Callable[[Bench], Losses], keep: float = 1.0) -> Difference:
         """Loss and gradient of the package beside those of a formula."""
-        with self.trainer.losses(self.step()) as found:
+        with self.trainer.compute_losses(self.step()) as found:
             shares = {role: keep if role == "keep" else 1.0 for role in found}
             total = torch.stack([shares[role] * loss for role, loss in found.items()]).sum()
-            grads = compute_gradients(self.learner.params(), total)
+            grads = compute_gradients(self.learner.list_params(), total)
             values = {str(role): loss.item() for role, loss in found.items()}
         losses = theirs(self)
         summed = torch.stack([(keep if role == "keep" else 1.0) * loss for role, loss in losses.items()]).sum()

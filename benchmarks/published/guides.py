@@ -136,13 +136,13 @@ def stereo(model: Any) -> Difference:
     with torch.no_grad():
         for i, master in enumerate(trainer.update.masters):
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(i)))
-    with trainer.losses(trainer.make_step(0, trainer.update)) as losses:
-        grads, value = compute_gradients(trainer.update.params(), losses["erase"]), losses["erase"].item()
-    asked = term.queries(trainer.context, trainer.make_step(0, trainer.update))
+    with trainer.compute_losses(trainer.make_step(0, trainer.update)) as losses:
+        grads, value = compute_gradients(trainer.update.list_params(), losses["erase"]), losses["erase"].item()
+    asked = term.build_queries(trainer.context, trainer.make_step(0, trainer.update))
     assert asked is not None
     at, words = asked["student"].states, asked["student"].cond.tokens
-    params = [leaf.detach().clone().requires_grad_() for leaf in trainer.update.params()]
-    own = {n.removeprefix("unet."): p for n, p in zip(trainer.update.changed_names(), params, strict=True)}
+    params = [leaf.detach().clone().requires_grad_() for leaf in trainer.update.list_params()]
+    own = {n.removeprefix("unet."): p for n, p in zip(trainer.update.list_changed_names(), params, strict=True)}
     with torch.no_grad():
         eps_0, eps_a, eps_c, eps_n = (
             model.unet(at.x, at.t, read(model, text).float().expand(3, -1, -1)).sample

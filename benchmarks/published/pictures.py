@@ -42,7 +42,7 @@ def ac(model: Any) -> Difference:
     """Eq. 4 with the student's own prediction for the anchor held, and eq. 5; no gradient by the start token."""
 
     def by_model(b: Bench) -> Losses:
-        at = b.queries(0)["student"].states
+        at = b.build_queries(0)["student"].states
         goal = b.student(at, b.read("dog", n=3)).detach()
         return {"erase": mse(b.student(at, b.read("cat", n=3)), goal)}
 
@@ -56,7 +56,7 @@ def ac(model: Any) -> Difference:
 
 def _random_label(b: Bench, label: str) -> Losses:
     """|| eps_th(x_t, c_f) - sg eps_th(x_t, c_m) ||^2 on forget pictures, the training loss on what remains."""
-    at = b.queries(0)["student"].states
+    at = b.build_queries(0)["student"].states
     wrong = b.student(at, b.read(label, n=3)).detach()
     return {"erase": mse(b.student(at, b.read("cat", n=3)), wrong), "keep": find_denoising(b, 1)}
 
@@ -67,15 +67,15 @@ def salun(model: Any) -> Difference:
     found = bench.compare(lambda b: _random_label(b, "dog"), 0.4)
     update, start = bench.trainer.update, [p.detach().clone() for p in bench.params]
     masks = _saliency(bench)
-    with bench.trainer.losses(bench.step()) as losses:
-        grads = compute_gradients(update.params(), losses["erase"] + 0.4 * losses["keep"])
+    with bench.trainer.compute_losses(bench.step()) as losses:
+        grads = compute_gradients(update.list_params(), losses["erase"] + 0.4 * losses["keep"])
     update.step(grads)
     theirs = [param.clone().requires_grad_() for param in start]
     adam = torch.optim.Adam(theirs, lr=1e-2)
     for param, grad, mask in zip(theirs, grads, masks, strict=True):
         param.grad = grad * mask
     adam.step()
-    ours = flat([p - s for p, s in zip(update.params(), start, strict=True)])
+    ours = flat([p - s for p, s in zip(update.list_params(), start, strict=True)])
     return found.join(Difference(gradient=apart(ours, flat([p - s for p, s in zip(theirs, start, strict=True)]))))
 
 
@@ -83,7 +83,7 @@ def _saliency(bench: Bench) -> list[Tensor]:
     """The largest half of |sum over the forget set of d || (8.5 eps(c) - 7.5 eps("")) - eps ||^2|, over all tensors."""
     update, twin = bench.trainer.update, copy.deepcopy(bench.unet)
     shelf = bench.trainer.terms[0].source.store  # type: ignore[attr-defined]
-    with bench.trainer.losses(bench.step()):
+    with bench.trainer.compute_losses(bench.step()):
         pass  # the pictures are drawn when they are first needed
     rng = torch.Generator().manual_seed(2**43)
     x0 = shelf["cat"]
@@ -93,7 +93,7 @@ def _saliency(bench: Bench) -> list[Tensor]:
     x = bars.sqrt() * x0 + (1 - bars).sqrt() * noise
     named, plain = (twin(x, t, bench.read(text, n=len(x0))).sample for text in ("cat", ""))
     mse(8.5 * named - 7.5 * plain, noise).backward()
-    size = [twin.get_parameter(n.removeprefix("unet.")).grad.abs() for n in update.changed_names()]
+    size = [twin.get_parameter(n.removeprefix("unet.")).grad.abs() for n in update.list_changed_names()]
     bound = torch.cat([s.flatten() for s in size]).sort(descending=True).values
     return [(s >= bound[round(0.5 * len(bound)) - 1]).float() for s in size]
 
@@ -104,11 +104,11 @@ def erasediff(model: Any) -> Difference:
     bench = Bench(method, model, CAT)
     found = bench.compare(lambda b: _random_label(b, "car"))
     trainer, step = bench.trainer, bench.step()
-    ours = flat(trainer.balance(lambda shares: trainer.gradient(step, shares), None))
-    with trainer.losses(bench.step()) as losses:
-        forget = flat(compute_gradients(trainer.update.params(), losses["erase"])).double()
-    with trainer.losses(bench.step()) as losses:
-        keep = flat(compute_gradients(trainer.update.params(), losses["keep"])).double()
+    ours = flat(trainer.balance(lambda shares: trainer.compute_gradient(step, shares), None))
+    with trainer.compute_losses(bench.step()) as losses:
+        forget = flat(compute_gradients(trainer.update.list_params(), losses["erase"])).double()
+    with trainer.compute_losses(bench.step()) as losses:
+        keep = flat(compute_gradients(trainer.update.list_params(), losses["keep"])).double()
     # The answer lies in the plane of both gradients: two numbers are sought.
     gram = torch.stack([keep, forget]) @ torch.stack([keep, forget]).T
     g = gram.numpy() / gram[1, 1].item()

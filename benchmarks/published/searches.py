@@ -110,13 +110,13 @@ def unlearndiff(model: Any) -> Difference:
     how = UnlearnDiff(queries=2, steps=1, tokens=2, lr=0.1, decay=0.001)
     with scene(model) as s:
         ours, beside = Prefixes(how, s.context, s.rows), Prefixes(how, s.context, s.rows)
-        states = beside.denoising.rows(300)
+        states = beside.denoising.draw_states(300)
         chosen = torch.nn.functional.one_hot(draw_tokens(beside.points.at, beside.denoising.rngs), len(s.context.words))
         table, weights = s.table()[s.word_ids(s.context.words)], chosen.float().requires_grad_()
         moved = weights @ table
         errors = mse_rows(s.predict(states, s.insert(PROMPTS, moved)), states.known["goal"])
         (grad,) = torch.autograd.grad(errors.sum(), [weights], retain_graph=True)
-        found = beside.denoising.steepness(
+        found = beside.denoising.differentiate(
             states, moved.detach(), lambda at, part: model.encode_with_grad(PROMPTS[part], at)
         )
         first = compare_errors(found, errors, moved)
@@ -148,11 +148,13 @@ def p4d(model: Any) -> Difference:
         before = ours.soft.at.clone()
         alike = np.array([[cosine(one, word) for word in table] for one in before.flatten(0, 1)])
         at = table[torch.from_numpy(alike.argmax(1))].view_as(before).requires_grad_()
-        states = beside.denoising.rows()
+        states = beside.denoising.draw_states()
         with torch.no_grad():
             goal = s.predict(states, s.read(s.tokens(*PROMPTS)), s.base)
         errors = mse_rows(s.predict(states, s.insert(["", ""], at)), goal)
-        found = beside.denoising.steepness(beside._goal(states), at.detach(), lambda words, _: beside._cond(words))
+        found = beside.denoising.differentiate(
+            beside._predict_goal(states), at.detach(), lambda words, _: beside._encode(words)
+        )
         (grad,) = torch.autograd.grad(errors.sum(), [at], retain_graph=True)
         point = before.clone().requires_grad_()
         point.grad = grad
@@ -168,9 +170,9 @@ def soft_prompt(model: Any) -> Difference:
         ours, beside = Embeddings(how, s.context, s.rows), Embeddings(how, s.context, s.rows)
         before = ours.soft.at.clone()
         at = before.clone().requires_grad_()
-        states = beside.denoising.rows()
+        states = beside.denoising.draw_states()
         errors = mse_rows(s.predict(states, s.insert(PROMPTS, at)), states.known["goal"])
-        found = beside.denoising.steepness(states, before, beside._cond)
+        found = beside.denoising.differentiate(states, before, beside._encode)
         (at.grad,) = torch.autograd.grad(errors.sum(), [at], retain_graph=True)
         first = compare_errors(found, errors, at)
         torch.optim.Adam([at], lr=0.1).step()
@@ -188,7 +190,7 @@ def mma(model: Any) -> Difference:
         said = s.insert(["", ""], at).flatten(1)
         errors = 1 - (said * wanted).sum(1) / (said.norm(dim=1) * wanted.norm(dim=1))
         mine = ours.table[ours.ids].clone().requires_grad_()
-        far = ours._far(mine, ours.wanted)
+        far = ours._measure_distance(mine, ours.wanted)
         (grad,) = torch.autograd.grad(far.sum(), [mine])
         return compare_errors((far.detach(), grad), errors, at)
 
@@ -204,14 +206,14 @@ def inversion(model: Any) -> Difference:
         word = before.clone().requires_grad_()
         adam = torch.optim.AdamW([word], lr=0.05, weight_decay=0.01)
         for step in range(2):
-            choice = s.context.rng("inversion", step)
+            choice = s.context.make_rng("inversion", step)
             states, eps = noised_pictures(s, 2, torch.Generator().manual_seed(choice.getrandbits(63)))
             own = s.table()[ids]
             embedded = torch.cat([own[:, :2], word.expand(2, -1, -1), own[:, 3:]], dim=1)
             adam.zero_grad()
             mse_rows(s.predict(states, s.read(ids, embedded)), eps).mean().backward()
             adam.step()
-        return compare_steps(before, how._learned(s.context), word.detach())
+        return compare_steps(before, how._learn_words(s.context), word.detach())
 
 
 def noised_pictures(s: Scene, n: int, rng: torch.Generator, most: int = 3) -> tuple[States, Tensor]:
@@ -232,7 +234,7 @@ def relearn(model: Any) -> Difference:
         own = {name: s.edited[name].clone().requires_grad_() for name in names}
         adam = torch.optim.Adam(own.values(), lr=0.01)
         for step in range(2):
-            choice = s.context.rng("relearn", step)
+            choice = s.context.make_rng("relearn", step)
             states, eps = noised_pictures(s, 3, torch.Generator().manual_seed(choice.getrandbits(63)))
             words = s.read(s.tokens("a cat")).detach().expand(3, -1, -1)
             adam.zero_grad()

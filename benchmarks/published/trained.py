@@ -30,7 +30,7 @@ CAT, TO_DOG = Erasure(("cat",)), Erasure(("cat",), anchor="dog")
 
 def negative_guidance(bench: Bench, weights: dict[str, Tensor] | None = None, eta: float = 1.0) -> Tensor:
     """|| eps_th(x_t, c) - [eps*("") - eta (eps*(c) - eps*(""))] ||^2 in units of noise (arXiv 2303.07345, eq. 7)."""
-    at = bench.queries(0)["student"].states
+    at = bench.build_queries(0)["student"].states
     n = len(at.x)
     eps_c, eps_0 = bench.base(at, bench.read("cat", n=n)), bench.base(at, bench.read("", n=n))
     return mse(bench.student(at, bench.read("cat", n=n), weights), eps_0 - eta * (eps_c - eps_0))
@@ -44,7 +44,7 @@ def compose(model: Any) -> Difference:
     """A mix of no paper: here ESD's objective with ABO's preservation."""
 
     def theirs(b: Bench) -> Losses:
-        at, empty = b.queries(0)["student"].states, b.read("", n=3)
+        at, empty = b.build_queries(0)["student"].states, b.read("", n=3)
         return {"erase": negative_guidance(b), "keep": mse(b.student(at, empty), b.base(at, empty))}
 
     return Bench(Compose(**QUICK, preserve="unconditional", keep_weight=0.5), model, CAT).compare(theirs, 0.5)
@@ -65,7 +65,7 @@ def p_ac(model: Any) -> Difference:
     """|| eps_{th * m(s)}(x_t, c_e) - eps*(x_t, c_anchor) ||^2 plus beta mean(1 - m)."""
 
     def theirs(b: Bench) -> Losses:
-        at, (masked, soft) = b.queries(0)["student"].states, _masked(b)
+        at, (masked, soft) = b.build_queries(0)["student"].states, _masked(b)
         goal = b.base(at, b.read("dog", n=3))
         return {"erase": mse(b.student(at, b.read("cat", n=3), masked), goal), "cost": 0.3 * (1 - soft).mean()}
 
@@ -77,7 +77,7 @@ def _masked(b: Bench) -> tuple[dict[str, Tensor], Tensor]:
     """The weights under their masks, and every weight's soft mask."""
     soft = [torch.sigmoid(s) for s in b.params]
     masks = [(s > 0).float() + p - p.detach() for s, p in zip(b.params, soft, strict=True)]
-    names = b.trainer.update.changed_names()
+    names = b.trainer.update.list_changed_names()
     base = {name: b.unet.get_parameter(name.removeprefix("unet.")) for name in names}
     return {n: base[n].detach() * m for n, m in zip(names, masks, strict=True)}, torch.cat([p.flatten() for p in soft])
 
@@ -91,7 +91,7 @@ def eap(model: Any) -> Difference:
 
         def theirs(b: Bench, learner: int = learner, state: Tensor = state) -> Losses:
             table, chosen = _chosen(b, state, learner, hard=True, temperature=2.0, top=0)
-            at = b.queries(1)["student"].states
+            at = b.build_queries(1)["student"].states
             weight = b.x0_weight(at.t)
             held = (chosen.detach() @ table).unflatten(1, (8, -1))
             words = held if learner == 0 else (chosen @ table).unflatten(1, (8, -1))
@@ -99,7 +99,7 @@ def eap(model: Any) -> Difference:
             keep = mse(b.student(at, words, weights), b.base(at, held), weight)
             if learner:
                 return {"keep": keep}
-            own = b.queries(0)["student"].states
+            own = b.build_queries(0)["student"].states
             eps_c, eps_0 = b.base(own, b.read("cat", n=3)), b.base(own, b.read("", n=3))
             goal = eps_0 - (eps_c - eps_0)
             return {"erase": mse(b.student(own, b.read("cat", n=3)), goal, b.x0_weight(own.t)), "keep": keep}
@@ -120,14 +120,14 @@ def age(model: Any) -> Difference:
                 b: Bench, learner: int = learner, state: Tensor = state, hard: bool = hard, at_t: float = temperature
             ) -> Losses:
                 table, chosen = _chosen(b, state, learner, hard, at_t, top=5)
-                at = b.queries(1)["student"].states
+                at = b.build_queries(1)["student"].states
                 held = (chosen.detach() @ table).unflatten(1, (8, -1))
                 words = held if learner == 0 else (chosen @ table).unflatten(1, (8, -1))
                 weights = b.weights() if learner == 0 else _moved(b)
                 keep = mse(b.student(at, words, weights), b.base(at, held), b.x0_weight(at.t))
                 if learner:
                     return {"keep": keep}
-                own, cat = b.queries(0)["student"].states, b.read("cat", n=3)
+                own, cat = b.build_queries(0)["student"].states, b.read("cat", n=3)
                 eps_e, eps_t = b.base(own, cat), b.base(own, held)
                 return {"erase": mse(b.student(own, cat), eps_t - (eps_e - eps_t), b.x0_weight(own.t)), "keep": keep}
 
@@ -146,7 +146,7 @@ def _before_choice(bench: Bench) -> Tensor:
         return select(context, step)
 
     search.select = note
-    with bench.trainer.losses(bench.step()):
+    with bench.trainer.compute_losses(bench.step()):
         pass
     return states[0]
 
@@ -172,7 +172,7 @@ def _chosen(b: Bench, state: Tensor, learner: int, hard: bool, temperature: floa
 
 def _moved(b: Bench) -> dict[str, Tensor]:
     update = b.trainer.update
-    return dict(zip(update.changed_names(), [p.detach() for p in update.params()], strict=True))
+    return dict(zip(update.list_changed_names(), [p.detach() for p in update.list_params()], strict=True))
 
 
 def abo(model: Any) -> Difference:
@@ -181,7 +181,7 @@ def abo(model: Any) -> Difference:
     for erasure in (CAT, TO_DOG):
 
         def theirs(b: Bench, erasure: Erasure = erasure) -> Losses:
-            at, cat, empty = b.queries(0)["student_c"].states, b.read("cat", n=3), b.read("", n=3)
+            at, cat, empty = b.build_queries(0)["student_c"].states, b.read("cat", n=3), b.read("", n=3)
             eps_0, now_0 = b.base(at, empty), b.student(at, empty)
             goal = b.base(at, b.read("dog", n=3)) - eps_0 if erasure.anchor else -1.5 * (b.base(at, cat) - eps_0)
             return {"erase": mse(b.student(at, cat) - now_0.detach(), goal), "keep": mse(now_0, eps_0)}
@@ -194,7 +194,7 @@ def gem(model: Any) -> Difference:
     """relu(d(v_th(c), v*(c_anchor)) - eta d(v_th(c), v*(c))) row by row, on factors beside the weights."""
 
     def theirs(b: Bench) -> Losses:
-        at = b.queries(0)["student"].states
+        at = b.build_queries(0)["student"].states
         said = b.student(at, b.read("cat", n=3), _adapted(b))
         own, anchor = b.base(at, b.read("cat", n=3)), b.base(at, b.read("dog", n=3))
         pull, push = ((said - goal).square().flatten(1).mean(1) for goal in (anchor, own))
@@ -216,7 +216,7 @@ def finetune(model: Any) -> Difference:
 
 def find_denoising(b: Bench, term: int) -> Tensor:
     """|| eps_th(x_t, c) - eps ||^2, the noise found again from the noised picture."""
-    asked = b.queries(term)["student"]
+    asked = b.build_queries(term)["student"]
     at, bars = asked.states, b.model.pipeline.scheduler.alphas_cumprod[asked.states.t].view(-1, 1, 1, 1)
     noise = (at.x - bars.sqrt() * at.known["x0"]) / (1 - bars).sqrt()
     return mse(b.student(at, b.read(*asked.prompts)), noise)
@@ -227,7 +227,7 @@ def spm(model: Any) -> Difference:
 
     def theirs(b: Bench) -> Losses:
         weights = _adapted(b)
-        asked = b.queries(1)["student"]
+        asked = b.build_queries(1)["student"]
         at, words = asked.states, asked.cond.tokens  # scaled embeddings of words, of the step's own choice
         return {
             "erase": negative_guidance(b, weights),
@@ -239,7 +239,7 @@ def spm(model: Any) -> Difference:
 
 
 def _adapted(b: Bench) -> dict[str, Tensor]:
-    names, half = b.trainer.update.changed_names(), len(b.params) // 2
+    names, half = b.trainer.update.list_changed_names(), len(b.params) // 2
     downs, ups = b.params[:half], b.params[half:]
     base = [b.unet.get_parameter(name.removeprefix("unet.")).detach() for name in names]
     return {n: w + (up @ down).view_as(w) for n, w, up, down in zip(names, base, ups, downs, strict=True)}
@@ -249,7 +249,7 @@ def advunlearn(model: Any) -> Difference:
     """ESD's loss on the prompt behind the prefix that was found, and the retained words', through the text encoder."""
 
     def theirs(b: Bench) -> Losses:
-        asked, kept = b.queries(0)["student"], b.queries(1)["student"]
+        asked, kept = b.build_queries(0)["student"], b.build_queries(1)["student"]
         at, n = asked.states, len(asked.states.x)
         eps_c, eps_0 = b.base(at, b.read("cat", n=n)), b.base(at, b.read("", n=n))
         hard = _encode(b, ["cat"] * n, asked.prefix)

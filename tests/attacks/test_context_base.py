@@ -41,7 +41,7 @@ def test_it_is_the_base_also_under_a_guide(
     with edit.apply(eps_model):
         steered, noted = drawn()
         assert not torch.equal(steered, base)
-        with runner.base():
+        with runner.use_base():
             again, plain = drawn()
             assert torch.equal(again, base) and plain == conds
         after, still = drawn()

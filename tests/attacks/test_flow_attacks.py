@@ -33,7 +33,7 @@ def test_the_goal_of_a_noised_picture_is_the_velocity_at_both_ends() -> None:
     model = tiny_sd3()
     latents = torch.randn(3, *model.latent_shape)
     for at in (0, 500, 1000):
-        found = DenoisingError(model, latents, rngs(2)).rows(at)
+        found = DenoisingError(model, latents, rngs(2)).draw_states(at)
         sigma = at / 1000
         again = rngs(2)
         picks = [int(torch.randint(3, (1,), generator=rng)) for rng in again]

@@ -163,10 +163,10 @@ def test_a_selection_of_nothing_is_refused_before_any_work(
 
 
 def test_the_stops_are_the_last_of_the_series() -> None:
-    assert Relearn(steps=50).stops() == [1, 2, 5, 10, 20, 50]
-    assert Relearn(steps=30, queries=9).stops() == [1, 2, 5, 10, 20, 30]
-    assert Relearn(steps=200, queries=2).stops() == [100, 200]
-    assert Relearn(steps=1).stops() == [1]
+    assert Relearn(steps=50).list_stops() == [1, 2, 5, 10, 20, 50]
+    assert Relearn(steps=30, queries=9).list_stops() == [1, 2, 5, 10, 20, 30]
+    assert Relearn(steps=200, queries=2).list_stops() == [100, 200]
+    assert Relearn(steps=1).list_stops() == [1]
 
 
 def error(context: AttackContext, prompt: str) -> float:

@@ -99,16 +99,16 @@ def read(candidate) -> str | list[float]:
 def test_the_gradient_through_the_model_by_finite_differences(where):
     model = StableDiffusion(tiny_pipeline("v_prediction").to(torch.float64), "tiny", words=WORDS)
     recall = build_denoising_error(context_of(model), ROWS, "test")
-    states = recall.rows()
+    states = recall.draw_states()
     prompts = [r.prompt for r in ROWS]
     own = model.encode(prompts)
     rng = torch.Generator().manual_seed(1)
     if where == "before":
         at = model.get_embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
-        error = lambda e: recall.error(states, model.encode_with_grad(prompts, e))  # noqa: E731
+        error = lambda e: recall.compute_error(states, model.encode_with_grad(prompts, e))  # noqa: E731
     else:
         at = own.tokens.detach().double()
-        error = lambda e: recall.error(states, type(own)({"clip": e}))  # noqa: E731
+        error = lambda e: recall.compute_error(states, type(own)({"clip": e}))  # noqa: E731
     errors, grad = measure_steepness(error, at)
     assert grad.abs().amax(dim=(1, 2)).min() > 0
     for i in range(3):
@@ -126,11 +126,11 @@ def test_the_error_is_that_of_the_noise_in_eps(model):
     recall = build_denoising_error(context_of(model), ROWS, "test")
     same = DenoisingError(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
     again = DenoisingError(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
-    assert torch.equal(same.rows(500).x, again.rows(500).x)
-    states = recall.rows()
+    assert torch.equal(same.draw_states(500).x, again.draw_states(500).x)
+    states = recall.draw_states()
     cond = model.encode([r.prompt for r in ROWS])
     with torch.no_grad():
-        errors, said = recall.error(states, cond), model.predict(states.x, states.t, cond)[0]
+        errors, said = recall.compute_error(states, cond), model.predict(states.x, states.t, cond)[0]
     a = model.levels.alpha.square()[states.t.long()].float()[:, None, None, None]
     if model.space == "v":
         said, goal = ((1 - a).sqrt() * states.x + a.sqrt() * v for v in (said, states.known["goal"]))
@@ -225,10 +225,10 @@ def test_unlearndiffs_step_by_hand(eps_model):
     points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
     adam = torch.optim.Adam([points], lr=0.05, weight_decay=0.3)
     for _ in range(3):
-        states = recall.rows(500)
+        states = recall.draw_states(500)
         picks = [torch.multinomial(p.detach(), 1, generator=rng) for p, rng in zip(points, recall.rngs, strict=True)]
         hot = F.one_hot(torch.stack(picks)[..., 0], len(WHOLE)).float().requires_grad_()
-        errors = recall.error(states, eps_model.encode_with_grad([r.prompt for r in ROWS], hot @ table))
+        errors = recall.compute_error(states, eps_model.encode_with_grad([r.prompt for r in ROWS], hot @ table))
         points.grad = torch.autograd.grad(errors.sum(), [hot])[0].clamp(-1, 1)
         adam.step()
         with torch.no_grad():
@@ -262,12 +262,12 @@ def test_it_lowers_the_error_of_an_edited_model(attack, eps_model):
             )
             total = torch.zeros(len(rows))
             for _ in range(25):
-                states = judge.rows()
+                states = judge.draw_states()
                 if isinstance(attack, P4D):
                     with context.base(), torch.no_grad():
                         states.known["goal"] = eps_model.predict(states.x, states.t, goal)[0]  # type: ignore[index]
                 with torch.no_grad():
-                    total += judge.error(states, cond)
+                    total += judge.compute_error(states, cond)
             means.append(float(total.mean()))
     assert means[1] < means[0]
 
@@ -280,13 +280,13 @@ def test_p4d_asks_for_what_the_base_says(eps_model):
     named = ["cat" if "cat" in r.prompt else f"cat, {r.prompt}" for r in ROWS]
     named = [context.put(r.prompt, "cat") for r in ROWS]
     assert named[2] == "cat, dog"
-    states = search._goal(search.denoising.rows())
+    states = search._predict_goal(search.denoising.draw_states())
     with torch.no_grad():
-        assert search.denoising.error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
+        assert search.denoising.compute_error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
         with eps_model.swap_in(shaken(eps_model)):
-            edited = search._goal(replace(states, known={}))
+            edited = search._predict_goal(replace(states, known={}))
             assert torch.equal(edited.known["goal"], states.known["goal"])
-            assert search.denoising.error(states, eps_model.encode(named)).min() > 1e-6
+            assert search.denoising.compute_error(states, eps_model.encode(named)).min() > 1e-6
 
 
 def test_mma_finds_the_best_single_substitutions(eps_model):
@@ -316,15 +316,15 @@ def test_mma_never_falls_back_and_comes_near_what_brute_force_finds(eps_model):
     context = context_of(eps_model)
     words = context.list_other_words()
     search = efface.attacks.mma.Readings(MMA(tokens=2, top=len(words), candidates=60), context, ROWS)
-    far = [search._far(search.table[search.ids], search.wanted).detach()]
+    far = [search._measure_distance(search.table[search.ids], search.wanted).detach()]
     for _ in range(4):
         search._substitute()
-        far.append(search._far(search.table[search.ids], search.wanted).detach())
+        far.append(search._measure_distance(search.table[search.ids], search.wanted).detach())
     assert all((b <= a).all() for a, b in itertools.pairwise(far))
     pairs = torch.tensor(list(itertools.product(range(len(words)), repeat=2)))
     for i in range(len(ROWS)):
         with torch.no_grad():
-            every = search._far(search.table[pairs], search.wanted[i].expand(len(pairs), -1))
+            every = search._measure_distance(search.table[pairs], search.wanted[i].expand(len(pairs), -1))
         assert (every < far[-1][i] - 1e-6).float().mean() < 0.05
 
 
@@ -332,9 +332,9 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
     """To first order: a hundredth of the way to another word, either way, changes the error by as much of the gap."""
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
     recall = build_denoising_error(context_of(model), ROWS[:1], "test")
-    states, table = recall.rows(), model.get_embedding_table().detach()
+    states, table = recall.draw_states(), model.get_embedding_table().detach()
     ids = model.tokenize(["dog car"])[:, 1:3]
-    error = lambda e: recall.error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
+    error = lambda e: recall.compute_error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
     at, grad = table[ids], measure_steepness(error, table[ids])[1]
     slope = compute_slopes(grad, table)
     for place, other in ((0, 60), (1, 61), (1, 70)):
@@ -392,22 +392,26 @@ def test_the_network_answers_under_a_gate_as_the_drawing_does(gated, text):
 def test_the_gradient_through_a_gate_by_finite_differences(gated):
     """Of the error, through the adapters and through how far the prompt opens them; the latter alone is not zero."""
     model = gated.model
-    states, soft = build_denoising_error(gated, ROWS, "test").rows(), SoftPrompt(tokens=2)
+    states, soft = build_denoising_error(gated, ROWS, "test").draw_states(), SoftPrompt(tokens=2)
     search = efface.attacks.soft_prompt.Embeddings(soft, gated, ROWS)
     at = search.soft.at
-    shut = measure_steepness(lambda e: search.denoising.error(states, detached(search._cond(e, slice(None)))), at)[1]
-    errors, grad = measure_steepness(lambda e: search.denoising.error(states, search._cond(e, slice(None))), at)
+    shut = measure_steepness(
+        lambda e: search.denoising.compute_error(states, detached(search._encode(e, slice(None)))), at
+    )[1]
+    errors, grad = measure_steepness(
+        lambda e: search.denoising.compute_error(states, search._encode(e, slice(None))), at
+    )
     assert (grad - shut).abs().max() > 1e-3 * grad.abs().max()
     rng = torch.Generator().manual_seed(1)
     for i in range(3):
         way = torch.randn(at.shape, generator=rng)
         with torch.no_grad():
-            moved = [search._cond(at + s * 3e-2 * way, slice(None)) for s in (1, -1)]
-            up, down = (search.denoising.error(states, cond).double() for cond in moved)
+            moved = [search._encode(at + s * 3e-2 * way, slice(None)) for s in (1, -1)]
+            up, down = (search.denoising.compute_error(states, cond).double() for cond in moved)
         along = (grad * way).sum(dim=(1, 2))
         assert along[i].item() == pytest.approx((up - down)[i].item() / 6e-2, rel=0.05, abs=1e-4)
     with model.unguided(), torch.no_grad():
-        assert not torch.allclose(search.denoising.error(states, search._cond(at, slice(None))), errors)
+        assert not torch.allclose(search.denoising.compute_error(states, search._encode(at, slice(None))), errors)
 
 
 def detached(cond):
@@ -443,14 +447,14 @@ def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     pipeline = tiny_sdxl_pipeline().to(torch.float64)
     model = StableDiffusionXL(pipeline, "tiny-xl", words=WORDS)
     recall = build_denoising_error(context_of(model), ROWS, "test")
-    states, prompts, rng = recall.rows(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
+    states, prompts, rng = recall.draw_states(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
     other = model.encode(prompts)
     at = model.get_embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
 
     def error(e: torch.Tensor) -> torch.Tensor:
         read = model.encode_with_grad(prompts, e)
         moved = replace(other, pooled=read.pooled) if where == "pooled" else other.with_embedding(read.tokens)
-        return recall.error(states, moved)
+        return recall.compute_error(states, moved)
 
     _, grad = measure_steepness(error, at)
     for i in range(3):

@@ -97,7 +97,7 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     trainer = methods.get("erasediff")(**given, label="rose").build_trainer(
         tiny_model(), Erasure(("cat",), keep=("dog",))
     )
-    check_step(trainer, trainer.auxiliary_step(0, stream=0), steps[-1])
+    check_step(trainer, trainer.make_auxiliary_step(0, stream=0), steps[-1])
 
 
 def check_step(trainer: Trainer, step: Step, wanted: list[torch.Tensor]) -> None:

@@ -40,7 +40,7 @@ class Fade(Method):
 
     def train(self, model, erasure, built, progress, checkpoint) -> Edit:
         values = {name: w.detach() * self.share for name, w in model.weights.items() if "attn2.to_k" in name}
-        return Edit(values, {**self.record(model, erasure), "versions": read_versions(), "notes": {}})
+        return Edit(values, {**self.build_record(model, erasure), "versions": read_versions(), "notes": {}})
 '''
 ATTACK = '''"""Shout: the prompt in capitals. A test's, no paper's."""
 

@@ -193,7 +193,7 @@ def test_a_method_of_ones_own_needs_no_place_in_the_catalogue(eps_model: StableD
 
         def train(self, model, erasure, built, progress, checkpoint):
             values = {name: w.detach() * self.share for name, w in model.weights.items() if "attn2.to_k" in name}
-            return efface.Edit(values, self.record(model, erasure))
+            return efface.Edit(values, self.build_record(model, erasure))
 
     edit = efface.erase(eps_model, "cat", Own(share=0.1))
     assert edit.names and edit.meta["arguments"] == {"share": 0.1}

@@ -80,7 +80,7 @@ def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_
         assert [{candidate.note for candidate in candidates if candidate} for candidates in rounds] == [
             {stage} for stage in stages
         ]
-    spent = attack.budget_shares()
+    spent = attack.list_budget_shares()
     assert (spent is None) == (not attack.budget_fields)
     assert not spent or (len(spent) == len(rounds) and list(spent) == sorted(spent) and spent[-1] == 1)
     assert bool(stages) == attack.one_setting_per_query

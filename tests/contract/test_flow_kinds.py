@@ -99,21 +99,21 @@ def test_eap_chooses_words_whole_and_meets_them_where_the_student_is(kind: str) 
     method = quick("eap", model, steps=1, batch=2, source="student", keep_source="same", guidance=1.0)
     trainer = method.build_trainer(model, Erasure(("cat",)))  # type: ignore[attr-defined]
     term: Any = trainer.terms[1]
-    step = trainer.auxiliary_step(0, 0)
+    step = trainer.make_auxiliary_step(0, 0)
     pick = term.search.select(trainer.context, step)
     for i, word in enumerate(pick.words):
         own = model.encode([word])
         assert word != "cat"
         for part, tensor in own.tensors.items():
             assert torch.allclose(pick.cond.tensors[part][i].float(), tensor[0].float(), atol=1e-5), part
-    states = term.queries(trainer.context, step)["student"].states
+    states = term.build_queries(trainer.context, step)["student"].states
     how = {"steps": method.draw_steps, "guidance": 1.0, "sampler": "ddim"}  # type: ignore[attr-defined]
     with trainer.update.swapped_in():
         for i, point in enumerate(step.points):
             cond = pick.cond.detach()[[i]]
             drawn = model.sample(cond, trainer.context.uncond, [step.noise[i]], until=point, **how).x
             assert torch.allclose(states.x[i], drawn[0], atol=1e-4)
-    weight = trainer.context.loss_weight(states.t, term.space)
+    weight = trainer.context.weigh_loss(states.t, term.space)
     assert term.space == "x0" and torch.allclose(weight, (states.t / 1000).square().to(weight), atol=1e-6)
 
 

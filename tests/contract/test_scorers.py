@@ -78,12 +78,12 @@ def limits(scorer: Any) -> tuple[float, float]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_identity_is_stable_and_depends_on_every_setting(kind: str, bundle: Path) -> None:
     one, other = built(kind, bundle), built(kind, bundle)
-    assert one == other and one.identity() == other.identity() and name_kind(one) == kind
-    assert all(isinstance(value, str) for value in one.identity().values())
-    assert one.identity()["version"] == one.version
+    assert one == other and one.identify() == other.identify() and name_kind(one) == kind
+    assert all(isinstance(value, str) for value in one.identify().values())
+    assert one.identify()["version"] == one.version
     newer = type("Newer", (type(one),), {"version": f"{one.version}+"})
     fields = {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}  # type: ignore[arg-type]
-    assert newer(**fields).identity() != one.identity()
+    assert newer(**fields).identity() != one.identify()
 
 
 @pytest.mark.parametrize("kind", KINDS)

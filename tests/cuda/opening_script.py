@@ -39,7 +39,7 @@ def open_by_default(folder: str, device: str) -> dict[str, Any]:
     with mock.patch.object(torch.cuda, "get_device_capability", lambda asked: capabilities[str(asked)]):
         model = efface.load(folder, device)
     trainer = ESD(steps=1, draw_steps=2).build_trainer(model, Erasure(("cat",)))
-    learning = {str(tensor.dtype) for tensor in trainer.update.learning()}
+    learning = {str(tensor.dtype) for tensor in trainer.update.list_optimised()}
     return {"weights": str(model.dtype), "learning": sorted(learning)}
 
 

@@ -42,7 +42,7 @@ class Odd:
     question: ClassVar[str] = "odd"
     name: str = "odd"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "odd"}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -127,10 +127,10 @@ def test_features_that_cannot_be_made_are_left_out_with_a_word() -> None:
     class Eye:
         name: str = "eye"
 
-        def identity(self) -> dict[str, str]:
+        def identify(self) -> dict[str, str]:
             return {}
 
-        def features(self, images: Tensor) -> Tensor:
+        def extract_features(self, images: Tensor) -> Tensor:
             if (images[:, 0, 0, 0] == 3).any():
                 raise MemoryError
             return images[:, :, 0, 0].float()

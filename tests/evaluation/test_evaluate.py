@@ -169,7 +169,7 @@ class Blind:
     question: str = "object"
     name: str = "object-blind"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "blind"}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -243,7 +243,7 @@ class Shift:
     question: str = "change"
     name: str = "shift"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "pixels", "version": "1"}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

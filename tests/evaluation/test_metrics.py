@@ -80,11 +80,11 @@ def test_the_verdict_on_a_picture_takes_the_detectors_own_threshold(nudity: tupl
     (gone,) = [m for m in found if m.metric == "esr1" and m.judge == "all"]
     assert gone.group == "target" and (gone.base.value, gone.base.n) == (0.25, 4)
     assert (gone.edited.value, gone.edited.n, gone.edited.unscored) == (pytest.approx(2 / 3), 3, 1)
-    assert [table.success("base", i) for i in range(4)] == [False, False, True, False]
-    assert [table.success("edited", i) for i in range(4)] == [False, True, True, None]
-    assert table.success("base", 4) is None
+    assert [table.find_success("base", i) for i in range(4)] == [False, False, True, False]
+    assert [table.find_success("edited", i) for i in range(4)] == [False, True, True, None]
+    assert table.find_success("base", 4) is None
     strict = ScoreTable(table.rows, [NudeNet(threshold=0.6)], table.scores)
-    assert [strict.success("base", i) for i in range(4)] == [False, True, True, False]
+    assert [strict.find_success("base", i) for i in range(4)] == [False, True, True, False]
 
 
 def test_a_picture_without_detections_counts_as_safe_only_where_it_was_looked_at() -> None:
@@ -92,7 +92,7 @@ def test_a_picture_without_detections_counts_as_safe_only_where_it_was_looked_at
         name, question, threshold, thresholds, version = "blindfold", "nudity", 0.5, (0.5,), "1"
         title, unit, better, share = "blindfold", "confidence", "lower", False
 
-        def identity(self) -> dict[str, str]:
+        def identify(self) -> dict[str, str]:
             return {"scorer": "blindfold"}
 
         def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

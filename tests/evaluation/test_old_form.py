@@ -67,7 +67,7 @@ def test_scores_that_were_cached_are_not_made_again_and_say_the_same_success() -
 
 def test_report_audit_and_takedown_record_are_read_and_their_hashes_hold(tmp_path: Path) -> None:
     record = read_report(EVALUATION)
-    assert record.version == 2 and [m.metric for m in record.headline_measures()] == ["esr1", "psr1"]
+    assert record.version == 2 and [m.metric for m in record.list_headlines()] == ["esr1", "psr1"]
     takedown = read_takedown(EVALUATION / "takedown.json")
     found = {c.what: c.outcome for c in check_hashes(EVALUATION, takedown, None, takedown.drawing.fingerprint)}
     assert found.pop("the edit") == "not checked" and set(found.values()) == {"same"}
@@ -77,7 +77,7 @@ def test_report_audit_and_takedown_record_are_read_and_their_hashes_hold(tmp_pat
 
 def test_the_page_shows_old_rows_beside_new_ones(tmp_path: Path) -> None:
     gallery = build_evaluation_gallery(read_report(EVALUATION), EVALUATION)
-    assert len(gallery.pairs) == 4 and sum(gallery.counts().values()) == 4
+    assert len(gallery.pairs) == 4 and sum(gallery.count_verdicts().values()) == 4
     assert "esr1" in write_page([EVALUATION], tmp_path / "page.html").read_text()
     joined = join_rows(["one", "two"], [EVALUATION, EVALUATION])
     assert joined is not None and (tmp_path / "page_files" / "rows.parquet").is_file()

@@ -39,7 +39,7 @@ class Fake:
     name: str
     question: str
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "fake", "version": self.version, "asks": self.question}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -161,12 +161,12 @@ def test_what_could_not_be_judged_is_counted(small: world.World) -> None:
 
 def test_suites_by_default_follow_the_model() -> None:
     esr, canvas, ner = (protocols.find_protocol(n) for n in ("esr-psr", "canvas", "ner"))
-    assert esr.suite_for(None) == "imagenette" and esr.suite_for("glyphs-objects") == "glyphs-objects"
-    assert canvas.suite_for("glyphs-styles") == "glyphs-styles" and ner.suite_for(None) == "i2p"
+    assert esr.choose_suite(None) == "imagenette" and esr.choose_suite("glyphs-objects") == "glyphs-objects"
+    assert canvas.choose_suite("glyphs-styles") == "glyphs-styles" and ner.choose_suite(None) == "i2p"
     with pytest.raises(ValueError, match="canvas is not for models of another make"):
-        canvas.suite_for(None)
+        canvas.choose_suite(None)
     with pytest.raises(ValueError, match="esr-psr is not for suite glyphs-styles; its suites are imagenette"):
-        esr.suite_for("glyphs-styles")
+        esr.choose_suite("glyphs-styles")
 
 
 def test_a_protocol_draws_with_its_own_guidance_and_refuses_other_questions(tmp_path: Path) -> None:

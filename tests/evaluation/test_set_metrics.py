@@ -37,10 +37,10 @@ class Means:
     def name(self) -> str:
         return "means"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"features": "means", "hates": str(self.hates)}
 
-    def features(self, images: Tensor) -> Tensor:
+    def extract_features(self, images: Tensor) -> Tensor:
         self.asked.append(len(images))
         found = images.double().mean((2, 3)).float()
         if (found[:, 0] - self.hates).abs().min() < 1e-4:
@@ -66,8 +66,8 @@ class Gap:
     def question(self) -> str:
         return "set"
 
-    def identity(self) -> dict[str, str]:
-        return {"scorer": "gap", "version": "1", "name": self.name, **self.network.identity()}
+    def identify(self) -> dict[str, str]:
+        return {"scorer": "gap", "version": "1", "name": self.name, **self.network.identify()}
 
     def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
         if self.raises:
@@ -170,7 +170,7 @@ def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
     (m,) = [m for m in record.measures if m.metric == "gap"]
     assert (m.group, m.edited.n) == ("both", 12)
     assert record.protocol and (record.protocol.name, record.protocol.version) == ("ours", "3")
-    assert record.headlines == ("gap/both",) and record.headline_measures() == [m]
+    assert record.headlines == ("gap/both",) and record.list_headlines() == [m]
     with pytest.raises(ValueError, match=r"another evaluation \(protocol"):
         evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, image_store=image_store)
 

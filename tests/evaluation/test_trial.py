@@ -61,7 +61,7 @@ class Failing:
     """What it gives instead of failing."""
     calls: list[int] = field(default_factory=list)
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "failing", "version": self.version}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

@@ -18,7 +18,7 @@ def test_the_goal_follows_the_request(anchor: str, goal: str, asked: str) -> Non
     assert choose_goal("auto", anchor) == goal
     model = tiny_model()
     trainer = ABO(**QUICK).build_trainer(model, Erasure(("cat",), anchor=anchor))
-    queries = trainer.terms[0].queries(trainer.context, trainer.make_step(0, trainer.update))
+    queries = trainer.terms[0].build_queries(trainer.context, trainer.make_step(0, trainer.update))
     assert queries is not None
     assert torch.equal(queries["eps_goal"].cond.tokens, model.encode([asked] * 2).tokens)
 

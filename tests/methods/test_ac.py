@@ -46,8 +46,8 @@ def moved(method: AC, model: Model) -> Trainer:
 
 
 def ours(trainer: Trainer) -> tuple[float, list[Tensor]]:
-    with trainer.losses(trainer.make_step(0, trainer.update)) as losses:
-        return losses["erase"].item(), list(compute_gradients(trainer.update.params(), losses["erase"]))
+    with trainer.compute_losses(trainer.make_step(0, trainer.update)) as losses:
+        return losses["erase"].item(), list(compute_gradients(trainer.update.list_params(), losses["erase"]))
 
 
 def theirs(trainer: Trainer, detach: bool, teacher: str) -> tuple[float, list[Tensor]]:
@@ -58,7 +58,7 @@ def theirs(trainer: Trainer, detach: bool, teacher: str) -> tuple[float, list[Te
         student.get_parameter(name.removeprefix("unet.")).data.copy_(master)
     if detach:
         student.set_attn_processor(Detaching())
-    states = trainer.terms[0].queries(trainer.context, trainer.make_step(0, trainer.update))["student"].states
+    states = trainer.terms[0].build_queries(trainer.context, trainer.make_step(0, trainer.update))["student"].states
     cat, dog = (model.encode([word] * 2).tokens for word in ("cat", "dog"))
     with torch.no_grad():
         goal = (student if teacher == "student" else copy.deepcopy(model.unet))(states.x, states.t, dog).sample

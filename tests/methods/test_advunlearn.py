@@ -23,8 +23,12 @@ QUICK = replace(QUICK, retain_batch=3, retain_paths=1, retain_template="a {}")
 
 def trainer_of(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Erasure | None = None) -> Trainer:
     erasure = erasure or Erasure(("cat",))
-    parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
+    parts = {
+        "terms": method.build_terms(model, erasure),
+        "update": method.build_update(),
+        "balance": method.build_balance(),
+    }
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.build_config(), **parts)
 
 
 def shaken(trainer: Trainer) -> Trainer:
@@ -66,16 +70,17 @@ def test_bad_descents(bad, message):
 def test_the_attacks_gradient_by_finite_differences():
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=("cat", "dog", "car"))
     trainer = shaken(trainer_of(model))
-    term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
-    queries = term.queries(trainer.context, step)
+    term, step = trainer.terms[0], trainer.make_auxiliary_step(0, 0)
+    queries = term.build_queries(trainer.context, step)
     states, prompts, prefix = queries["student"].states, queries["student"].prompts, queries["student"].prefix.double()
     way = torch.randn(prefix.shape, generator=torch.Generator().manual_seed(7), dtype=torch.double)
     with trainer.update.swapped_in():
         prefix.requires_grad_()
-        (grad,) = torch.autograd.grad(term.error(trainer.context, states, prompts, prefix).sum(), [prefix])
+        (grad,) = torch.autograd.grad(term.compute_error(trainer.context, states, prompts, prefix).sum(), [prefix])
         with torch.no_grad():
             up, down = (
-                term.error(trainer.context, states, prompts, prefix + s * 1e-2 * way).double().sum() for s in (1, -1)
+                term.compute_error(trainer.context, states, prompts, prefix + s * 1e-2 * way).double().sum()
+                for s in (1, -1)
             )
     assert grad.abs().min() > 0
     assert (grad * way).sum().item() == pytest.approx((up - down).item() / 2e-2, rel=2e-2)
@@ -84,10 +89,10 @@ def test_the_attacks_gradient_by_finite_differences():
 def test_the_attack_brings_the_student_back_to_the_target(model):
     """Against the error at the attack's own start, at the student's weights and with the base's prediction."""
     trainer = shaken(trainer_of(model, replace(QUICK, attack_steps=0)))
-    term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
-    started = term.queries(trainer.context, step)["student"]
+    term, step = trainer.terms[0], trainer.make_auxiliary_step(0, 0)
+    started = term.build_queries(trainer.context, step)["student"]
     term.attack = replace(term.attack, steps=40, lr=0.05)
-    ended = term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
+    ended = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"]
     assert torch.equal(started.states.x, ended.states.x)
     assert started.prefix.shape == ended.prefix.shape == (2, 1, 16)
     assert torch.allclose(
@@ -95,10 +100,10 @@ def test_the_attack_brings_the_student_back_to_the_target(model):
     )
     with torch.no_grad(), trainer.update.swapped_in():
         before, after = (
-            term.error(trainer.context, query.states, query.prompts, query.prefix) for query in (started, ended)
+            term.compute_error(trainer.context, query.states, query.prompts, query.prefix) for query in (started, ended)
         )
     assert (after < before).all()
-    again = term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
+    again = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"]
     assert torch.equal(again.prefix, ended.prefix)
 
 
@@ -107,17 +112,17 @@ def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
     for start in ("latest", "random"):
         trainer = shaken(trainer_of(eps_model, replace(QUICK, attack_start=start)))
         term = trainer.terms[0]
-        found = [term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"].prefix]
+        found = [term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"].prefix]
         table = eps_model.get_embedding_table().detach()
         words = trainer_of(eps_model, replace(QUICK, attack_steps=0))
-        first = words.terms[0].queries(words.context, words.auxiliary_step(0, 0))["student"].prefix
+        first = words.terms[0].build_queries(words.context, words.make_auxiliary_step(0, 0))["student"].prefix
         assert all(any(torch.equal(row[0], word) for word in table) for row in first)
         assert not torch.equal(found[0], first)
         # An auxiliary step of the same index starts where the step did; only the next step goes on.
-        again = term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"].prefix
+        again = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"].prefix
         assert torch.equal(again, found[0])
         term.attack = replace(term.attack, steps=0)
-        later = term.queries(trainer.context, trainer.auxiliary_step(1, 0))["student"].prefix
+        later = term.build_queries(trainer.context, trainer.make_auxiliary_step(1, 0))["student"].prefix
         assert torch.equal(later, found[0]) == (start == "latest")
         assert start == "latest" or all(any(torch.equal(row[0], word) for word in table) for row in later)
 
@@ -125,8 +130,8 @@ def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
 def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
     trainer = shaken(trainer_of(eps_model, replace(QUICK, warm_up=5)))
     term = trainer.terms[0]
-    assert term.queries(trainer.context, trainer.auxiliary_step(4, 0))["student"].prefix is None
-    queries = term.queries(trainer.context, trainer.auxiliary_step(5, 0))
+    assert term.build_queries(trainer.context, trainer.make_auxiliary_step(4, 0))["student"].prefix is None
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(5, 0))
     assert queries["student"].prefix is not None
     with trainer.update.swapped_in():
         said = eps_model.predict(
@@ -134,7 +139,7 @@ def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
             queries["student"].states.t,
             eps_model.encode_with_grad(queries["student"].prompts, queries["student"].prefix),
         )[0]
-    with torch.no_grad(), trainer.losses(trainer.auxiliary_step(5, 0), "erase") as losses:
+    with torch.no_grad(), trainer.compute_losses(trainer.make_auxiliary_step(5, 0), "erase") as losses:
         known = queries["student"].states.known
         target = known["eps_0"] - (known["eps_c"] - known["eps_0"])
         assert losses["erase"].item() == pytest.approx((said - target).square().mean().item(), rel=1e-4)
@@ -148,10 +153,10 @@ def test_only_the_text_encoder_moves_and_words_are_retained(eps_model, source):
     moved = [name for name in edit.names if not torch.equal(edit.values[name], eps_model.weights[name])]
     assert any("q_proj" in name for name in moved)
     trainer = trainer_of(eps_model, method, Erasure(("cat",), keep=("dog", "car")))
-    queries = trainer.terms[1].queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = trainer.terms[1].build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert len(queries["student"].states.x) == 3
     assert set(queries["student"].prompts) <= {"a dog", "a car"}
-    with trainer.losses(trainer.auxiliary_step(0, 0), "keep") as losses:
+    with trainer.compute_losses(trainer.make_auxiliary_step(0, 0), "keep") as losses:
         assert losses["keep"].item() == pytest.approx(0, abs=1e-9)
 
 

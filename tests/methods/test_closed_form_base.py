@@ -40,11 +40,11 @@ def test_tokens_that_are_masked_out_are_no_rows():
         return torch.tensor([[i < len(text.split()) + 2 for i in range(6)] for text in texts])
 
     read = Reader(encode, [TextSpan(find_last_before_end(Tokens()))], ("a {}",), "all", masks)  # type: ignore[arg-type]
-    c, c_star = read.pairs(["red cat"], "dog")
+    c, c_star = read.read_pairs(["red cat"], "dog")
     assert c.tolist() == [[9, 3], [9, 4]] and c_star.tolist() == [[5, 2], [5, 3]]
-    assert [rows.shape for rows in read.aligned(["red cat"], "dog")] == [(4, 2), (4, 2)]
-    assert read.kept(["cat"]).tolist() == [[5, 0], [5, 1], [5, 2], [5, 3]]
-    assert read.whole(["x"]).tolist() == [[1, 0], [1, 1], [1, 2]]
+    assert [rows.shape for rows in read.read_aligned(["red cat"], "dog")] == [(4, 2), (4, 2)]
+    assert read.read_kept(["cat"]).tolist() == [[5, 0], [5, 1], [5, 2], [5, 3]]
+    assert read.read_whole(["x"]).tolist() == [[1, 0], [1, 1], [1, 2]]
 
 
 def test_answers_are_in_fp32_at_least_and_report():
@@ -75,30 +75,30 @@ def reader(tokens: str, *templates: str) -> Reader:
 
 
 def test_the_last_subject_token_is_found_within_the_template():
-    c, goal = reader("last-subject", "{}", "one {} here").pairs(["ab", "a bc"], "xyz")
+    c, goal = reader("last-subject", "{}", "one {} here").read_pairs(["ab", "a bc"], "xyz")
     assert c.tolist() == [[2, 1], [4, 2], [len("one ab here"), 2], [len("one a bc here"), 3]]
     assert goal.tolist() == [[3, 1], [3, 1], [len("one xyz here"), 2], [len("one xyz here"), 2]]
 
 
 def test_no_anchor_is_the_bare_templates_last_word_before_its_gap():
     """Or the start token, where nothing stands before it; with all tokens, as in UCE's first release, nothing."""
-    c, goal = reader("last-subject", "one {} here", "{}").pairs(["ab"], "")
+    c, goal = reader("last-subject", "one {} here", "{}").read_pairs(["ab"], "")
     assert c.tolist() == [[len("one ab here"), 2], [2, 1]]
     assert goal.tolist() == [[len("one  here"), 1], [0, 0]]
-    _, goal = reader("all", "one {} here").pairs(["ab"], "")
+    _, goal = reader("all", "one {} here").read_pairs(["ab"], "")
     assert goal[0].tolist() == [0, 0]
 
 
 def test_all_tokens_are_aligned_from_the_last_of_the_subject():
-    c, goal = reader("all", "{}").pairs(["a bc"], "xyz")
+    c, goal = reader("all", "{}").read_pairs(["a bc"], "xyz")
     assert c.tolist() == [[4, i] for i in (2, 3, 4, 5)]
     assert goal.tolist() == [[3, i] for i in (1, 2, 3, 4)]
 
 
 def test_kept_rows():
-    assert reader("last-subject", "{}").kept(["ab", "a bc"]).tolist() == [[2, 1], [4, 2]]
-    assert reader("all", "{}").kept(["ab"]).shape == (6, 2)
-    assert reader("all", "{}").kept([]).shape == (0, 2)
+    assert reader("last-subject", "{}").read_kept(["ab", "a bc"]).tolist() == [[2, 1], [4, 2]]
+    assert reader("all", "{}").read_kept(["ab"]).shape == (6, 2)
+    assert reader("all", "{}").read_kept([]).shape == (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -238,10 +238,10 @@ class Halved(Term):
         self.inner.prepare(context)
 
     def queries(self, context, step):
-        return self.inner.queries(context, step)
+        return self.inner.build_queries(context, step)
 
     def loss(self, context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        return self.inner.loss(context, queries, predictions)
+        return self.inner.compute_loss(context, queries, predictions)
 '''
 
 

@@ -86,13 +86,13 @@ def test_masks_and_loss_against_loops():
 
 
 def test_timesteps_of_importance(model):
-    chances = Focus().chances(1000)
+    chances = Focus().compute_chances(1000)
     t = np.arange(1000)
     weight = 1 / (1 + np.exp(-0.05 * (t - 200))) - 1 / (1 + np.exp(-0.05 * (t - 400)))
     assert np.allclose(chances.numpy(), weight / weight.sum(), atol=1e-12)
     trainer = trainer_of(model)
     source = Pictures(2, 3, 3.0)
-    step = trainer.auxiliary_step(0, 0)
+    step = trainer.make_auxiliary_step(0, 0)
     states = source.sample_states(trainer.context, step, ["cat", "cat"], trainer.context.uncond)
     moved = Focus().resample(trainer.context, states, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
@@ -127,14 +127,14 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     trainer = trainer_of(model, ("cat", "red dog"))
 
     def step() -> Step:
-        return replace(trainer.auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
+        return replace(trainer.make_auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
 
-    query = trainer.terms[0].queries(trainer.context, step())["mask"]
+    query = trainer.terms[0].build_queries(trainer.context, step())["mask"]
     assert query.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert query.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), record_cross_attention(model) as maps:
         model.predict(query.states.x, query.states.t, query.cond)
-    with trainer.losses(step()) as losses:
+    with trainer.compute_losses(step()) as losses:
         mask = locate_words(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
         assert losses["erase"].item() == pytest.approx(
@@ -143,7 +143,7 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
         before = losses["erase"].item()
     for _ in range(6):
         trainer.step(step())
-    with torch.no_grad(), trainer.losses(step()) as losses:
+    with torch.no_grad(), trainer.compute_losses(step()) as losses:
         assert losses["erase"].item() < before
 
 
@@ -189,14 +189,14 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
     (term,) = trainer.terms
     trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):
-        step = trainer.auxiliary_step(index, 0)
-        query = term.queries(trainer.context, step)["mask"]
+        step = trainer.make_auxiliary_step(index, 0)
+        query = term.build_queries(trainer.context, step)["mask"]
         mask = query.states.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
         with record_cross_attention(eps_model) as maps:
             eps_model.predict(query.states.x, query.states.t, query.cond)
-        with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
+        with trainer.compute_losses(trainer.make_auxiliary_step(index, 0)) as losses:
             want = measure_inside(maps.values(), query.cond.tensors[ALL], mask)
             assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)
     shown = {
@@ -209,7 +209,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
     assert {(thing, picture.numpy().tobytes()) for thing, picture in seen} <= shown
     assert len(seen) == len(term.masks) > 2
 
-    monkeypatch.setattr(Attention, "_attended", None)
+    monkeypatch.setattr(Attention, "_attend", None)
     monkeypatch.setitem(sys.modules, "my_segments", module := ModuleType("my_segments"))
     module.left, module.nothing = left, lambda pictures, thing: torch.zeros_like(pictures[:, 0])
     given = replace(QUICK, segmenter="my_segments:left").fit(eps_model, Erasure(("cat",), anchor="dog"))

@@ -32,7 +32,7 @@ def test_abo_has_states_of_one_kind() -> None:
 
 def test_update_and_balance_are_made_before_the_terms_which_may_read_folders(eps_model, monkeypatch) -> None:
     for kind, bad in ((SalUn, {"share": 2.0}), (EraseDiff, {"rate": "nonsense"})):
-        monkeypatch.setattr(kind, "terms", lambda *_: pytest.fail("folders were read"))
+        monkeypatch.setattr(kind, "build_terms", lambda *_: pytest.fail("folders were read"))
         with pytest.raises(ValueError, match=r"a share of the weights|no rate"):
             kind(**bad).build_trainer(eps_model, Erasure(("cat",)))
 

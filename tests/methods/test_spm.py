@@ -18,8 +18,12 @@ QUICK = SPM(steps=3, batch=2, draw_steps=3, paths=2, lr=1e-3, source="frozen")
 
 def trainer_of(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     erasure = Erasure(targets)
-    parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
+    parts = {
+        "terms": method.build_terms(model, erasure),
+        "update": method.build_update(),
+        "balance": method.build_balance(),
+    }
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.build_config(), **parts)
 
 
 def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
@@ -27,7 +31,7 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
     term = trainer.terms[1]
     assert "cat" not in term.words
     assert "dog" not in term.words
-    step = replace(trainer.auxiliary_step(0, 1), targets=[0, 1], templates=[0, 0])
+    step = replace(trainer.make_auxiliary_step(0, 1), targets=[0, 1], templates=[0, 0])
     for row, target in enumerate(("cat", "dog")):
         own = eps_model.encode([target]).tokens.flatten()
         rows = [eps_model.encode([word]).tokens.flatten() for word in term.words]
@@ -39,20 +43,20 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
 
 def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(model):
     trainer = trainer_of(model)
-    step = trainer.auxiliary_step(0, 0)
-    erase, keep = (term.queries(trainer.context, step) for term in trainer.terms)
+    step = trainer.make_auxiliary_step(0, 0)
+    erase, keep = (term.build_queries(trainer.context, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
     assert torch.equal(keep["student"].states.x, erase["student"].states.x.repeat_interleave(QUICK.anchors, 0))
     assert len(keep["student"].cond) == n
     assert keep["eps_s"].cond is keep["student"].cond
-    with trainer.losses(step) as losses:
+    with trainer.compute_losses(step) as losses:
         assert losses["keep"].item() == pytest.approx(0, abs=1e-9)
         assert losses["erase"].item() > 0
 
 
 def test_scales(eps_model):
     trainer = trainer_of(eps_model)
-    query = trainer.terms[1].queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
+    query = trainer.terms[1].build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"]
     table = eps_model.encode(trainer.terms[1].words).tokens.flatten(1)
     for row in query.cond.tokens.flatten(1):
         scales = (table @ row) / table.square().sum(1)

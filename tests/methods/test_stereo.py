@@ -40,7 +40,7 @@ QUICK = STEREO(
 
 def bench_of(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | None = None, **more) -> Bench:
     erasure = erasure or Erasure(("cat",))
-    return Bench(how, model, erasure, how.record(model, erasure), more.get("progress"), more.get("checkpoint"))
+    return Bench(how, model, erasure, how.build_record(model, erasure), more.get("progress"), more.get("checkpoint"))
 
 
 def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Trainer, Composition]:
@@ -74,8 +74,8 @@ def test_the_target_by_brute_force(eps_model, anchors):
             master.add_(
                 0.3 * master.abs().mean() * torch.randn(master.shape, generator=torch.Generator().manual_seed(1))
             )
-    step = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
-    queries = term.queries(trainer.context, step)
+    step = replace(trainer.make_auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
+    queries = term.build_queries(trainer.context, step)
     states = queries["student"].states
 
     def say(cond, i):
@@ -96,16 +96,16 @@ def test_the_target_by_brute_force(eps_model, anchors):
             assert any(torch.equal(drawn, cond.flatten()[0]) for cond in own.values())
             with trainer.update.swapped_in():
                 total += float((say(queries["student"].cond[[i]], i) - target).square().mean()) / 6
-        with trainer.losses(replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
+        with trainer.compute_losses(replace(trainer.make_auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
             assert losses["erase"].item() == pytest.approx(total, rel=1e-4)
     assert ("pull" in queries) == anchors
 
 
 def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 0.0, anchors=False)
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert set(queries) == {"student", "eps_0"}
-    with torch.no_grad(), trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
+    with torch.no_grad(), trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
         said = eps_model.predict(
             queries["student"].states.x, queries["student"].states.t, queries["student"].cond, trainer.context.uncond
         )
@@ -114,7 +114,7 @@ def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model)
 
 def test_recorded_states_and_what_is_known_of_them(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 3.0)
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     states, cond = queries["student"].states, queries["student"].cond
     with torch.no_grad():
         eps_c, eps_0 = eps_model.predict(states.x, states.t, cond, trainer.context.uncond)
@@ -213,7 +213,7 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     edit = how.fit(eps_model, erasure)
     source = Conditions({"cat #1": bench.encode_word(word)}, 3, 3.0, 4)
     trainer, _ = trainer_of(eps_model, 1.0, 3.0)
-    step = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
+    step = replace(trainer.make_auxiliary_step(0, 0), targets=[0] * 6)
     states = source.sample_states(trainer.context, step, ["cat #1"] * 6, bench.encode_word(word))
 
     def shown() -> float:

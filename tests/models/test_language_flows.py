@@ -136,7 +136,7 @@ def test_the_last_token_of_a_concept_is_found(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_text_maps_say_what_reads_the_prompt(kind: str) -> None:
-    """Recorded inside a pass: each map that a prompt decides gets exactly what `text_inputs` gives."""
+    """Recorded inside a pass: each map that a prompt decides gets exactly what `get_text_inputs` gives."""
     model = MODELS[kind]()
     cond, seen = model.encode(["a red cat"]), {}
     maps = [each for each in model.list_text_maps() if each.decided]

@@ -87,7 +87,7 @@ def test_an_embedding_stands_for_the_texts_tokens(model: PixArt) -> None:
 
 
 def test_text_maps_say_what_reads_the_prompt(model: PixArt) -> None:
-    """Recorded inside a pass: each map's layer gets exactly what `text_inputs` gives."""
+    """Recorded inside a pass: each map's layer gets exactly what `get_text_inputs` gives."""
     cond, seen = model.encode(["a cat"]), {}
     hooks = [
         model.network.get_submodule(

@@ -211,7 +211,7 @@ def measure(name: str) -> Needs:
     weights = model.weights
     own = [tensor for key, tensor in weights.items() if key.startswith(f"{model.denoiser}.")]
     rest = [tensor for key, tensor in weights.items() if not key.startswith(f"{model.denoiser}.")]
-    trained = [tensor for learner in trainer.learners for tensor in learner.learning()]
+    trained = [tensor for learner in trainer.learners for tensor in learner.list_optimised()]
     step, network = find_peak(measure_step_shapes(trainer, 1)[0]), model.network
     network.enable_gradient_checkpointing()
     return Needs(

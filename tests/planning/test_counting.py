@@ -39,7 +39,7 @@ def test_a_peak_moves_from_one_moment_to_another_as_rows_grow():
     assert fit.steepest == 25
     assert PeakFit.through(one, one) == PeakFit((LinearFit(110, 0),))
     assert PeakFit.through([], [])(3) == 0
-    assert PeakFit.constant(7)(100) == 7
+    assert PeakFit.from_size(7)(100) == 7
 
 
 def test_tally_counts_storages_once_and_forgets_the_freed():
@@ -64,7 +64,7 @@ def test_the_table_leaves_out_what_is_nothing():
         50,
         0,
         PeakFit((LinearFit(10, 5),)),
-        PeakFit.constant(0),
+        PeakFit.from_size(0),
         rows=4,
         micro=2,
         waiting=1.5,
@@ -74,5 +74,5 @@ def test_the_table_leaves_out_what_is_nothing():
         recorded=0,
     )
     assert plan.need == 180
-    assert "drawing" not in plan.table()
-    assert "a step, 2 of 4 rows at once" in plan.table()
+    assert "drawing" not in plan.format_table()
+    assert "a step, 2 of 4 rows at once" in plan.format_table()

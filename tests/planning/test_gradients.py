@@ -76,7 +76,7 @@ def test_it_takes_as_many_rows_at_once_as_fit(model: StableDiffusion) -> None:
         limit = round(SPARE * dataclasses.replace(whole, at_once=fits).need)
         plan = plan_gradients(model, 16, limit + 1)
         assert plan.at_once == fits and plan.need * SPARE <= limit + 1
-        assert f"{fits} of 16 rows at once" in plan.table()
+        assert f"{fits} of 16 rows at once" in plan.format_table()
     with pytest.raises(DoesNotFit, match=r"there are .*\n(.*\n)*.*--dtype bf16 or fp16 and --offload take less"):
         plan_gradients(model, 16, whole.weights)
 

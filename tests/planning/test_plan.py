@@ -129,7 +129,7 @@ def test_the_plan_from_shapes_is_what_a_short_run_takes(eps_model):
     plan = estimate(method.build_trainer(eps_model, Erasure(("cat",))), lambda *done: told.append(done))
     assert not seen
     assert plan.from_shapes
-    assert "from the shapes of tensors" in plan.table()
+    assert "from the shapes of tensors" in plan.format_table()
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert plan.need == pytest.approx(taken(method, tiny_model()), rel=TOLERANCE)
 

@@ -77,7 +77,7 @@ WORKS = [
 ]
 
 
-SPENT = Seeds(queries=4).budget_shares()
+SPENT = Seeds(queries=4).list_budget_shares()
 SEEDS = {"seeds": SPENT}
 
 
@@ -175,7 +175,7 @@ def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
 def test_a_plateau_is_one_alarm_by_what_was_spent(attack: Attack, curve: tuple[float, ...], name: str) -> None:
     """Relearning's curve is over steps: its stops of 50 are 1, 2, 5, 10, 20, 50, and 10 is the last under a quarter."""
     told = measure("seeds", "target", 0.5, curve=curve).model_copy(update={"stages": tuple(attack.list_stages())})
-    found = find_attack_alarms(FINE, [*WORKS[:2], told], {"seeds": attack.budget_shares()})
+    found = find_attack_alarms(FINE, [*WORKS[:2], told], {"seeds": attack.list_budget_shares()})
     assert [a.name for a in found] == [name] * bool(name)
     if isinstance(attack, Relearn) and "not on" in name:
         assert found[0].raised_when == "seeds: from 10 steps to 50 steps the rate rose by 20 points, to 50%"

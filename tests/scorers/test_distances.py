@@ -109,4 +109,4 @@ def test_lpips_is_the_weighted_distance_of_normed_activations(random_alexnet: nn
                 apart = (unit[0] - unit[1]).square().sum((1, 2)) / (unit[0].shape[1] * unit[0].shape[2])
                 total, layer = total + float(apart @ weights[layer]), layer + 1
         assert layer == 5 and score.value == pytest.approx(total, rel=1e-3) and not math.isclose(total, 0)
-    assert Lpips().identity()["net"] == "alex"
+    assert Lpips().identify()["net"] == "alex"

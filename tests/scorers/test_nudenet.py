@@ -80,10 +80,10 @@ def test_recorded_detections_are_counted_by_label() -> None:
 def test_labels_are_the_packages_and_the_number_names_all_that_it_depends_on() -> None:
     assert sorted(LABELS) == sorted(getattr(package, "__labels")) and len(EXPOSED) == 8
     assert isinstance(NudeNet(), Detector) and min(NudeNet.thresholds) >= LEAST
-    said = NudeNet().identity()
+    said = NudeNet().identify()
     assert said["nudenet"] == "3.4.2" or said["nudenet"].startswith("3.")
     assert len(said["weights"]) == 64 and "FEET_EXPOSED" in said["labels"] and said["threshold"] == "0.45"
-    assert NudeNet(threshold=0.6).identity() != said != NudeNet(labels=EXPOSED[:4]).identity()
+    assert NudeNet(threshold=0.6).identify() != said != NudeNet(labels=EXPOSED[:4]).identify()
     with pytest.raises(ValueError, match="no label 'BREAST'; it has FEMALE_BREAST_EXPOSED"):
         NudeNet(labels=("BREAST",))
     with pytest.raises(ValueError, match=r"a threshold from 0\.25"):

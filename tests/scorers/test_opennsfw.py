@@ -38,7 +38,7 @@ def test_a_picture_counts_where_its_probability_is_over_the_threshold() -> None:
 
 
 def test_its_threshold_and_weights_are_part_of_the_number() -> None:
-    one, other = OpenNSFW().identity(), OpenNSFW(threshold=0.8).identity()
+    one, other = OpenNSFW().identify(), OpenNSFW(threshold=0.8).identify()
     assert one["weights"] == other["weights"] and one["threshold"] != other["threshold"]
     for wrong in (0.0, 1.0, -1.0):
         with pytest.raises(ValueError, match="between 0 and 1"):

@@ -112,7 +112,7 @@ def test_every_kind_is_listed_and_has_one_class_that_says_what_it_is(bundle: Pat
     folder = {k: f":{bundle / 'clip'}" for k in kinds if "folder" in {f.name for f in dataclasses.fields(get(k))}}
     asked = [k + folder.get(k, "") for k in kinds]
     for kind, scorer in zip(kinds, build_scorers(bundle, COLOURS, asked, {"object": ("cat", "dog")}), strict=True):
-        said = scorer.identity()
+        said = scorer.identify()
         assert said["scorer"] == kind and said["version"] == scorer.version and said["asks"] == scorer.question
         assert isinstance(scorer, SetScorer) == (scorer.question == "set") != isinstance(scorer, Scorer)
 

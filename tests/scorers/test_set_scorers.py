@@ -182,13 +182,13 @@ def test_reference_pictures_take_the_place_of_the_bases(bundle: Path, tmp_path: 
     base, edited = features(24, 1, d=8), features(24, 2, d=8)
     found = scorer.compare(base, edited, rows(24), 16)
     files = sorted(place.iterdir())
-    known = Features(str(folder)).features(
+    known = Features(str(folder)).extract_features(
         torch.stack([torch.from_numpy(np.asarray(Image.open(f)).copy()).permute(2, 0, 1) for f in files])
     )
     assert found and found[1].n == 24
     assert found[0].value == pytest.approx(kid(known, base))
     assert found[1].value == pytest.approx(kid(known, edited))
-    assert scorer.identity() != Kid(folder=str(folder)).identity()
+    assert scorer.identify() != Kid(folder=str(folder)).identify()
     with pytest.raises(FileNotFoundError, match="no folder"):
         Kid(folder=str(folder), reference=str(tmp_path / "nowhere")).check(rows(2))
 
@@ -201,7 +201,7 @@ def noise(n: int = 5) -> Tensor:
 def test_features_of_a_classifier_are_what_its_last_layer_reads(kind: str, bundle: Path) -> None:
     folder = bundle / "judges" / kind
     network = AutoModelForImageClassification.from_pretrained(folder).eval()
-    seen = Features(str(folder), batch=2).features(noise())
+    seen = Features(str(folder), batch=2).extract_features(noise())
     last = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
         logits = network(pixel_values=noise().float() / 127.5 - 1).logits
@@ -217,12 +217,12 @@ def test_features_of_a_vit_and_of_a_clip(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps(facts | {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     )
-    seen = Features(str(tmp_path)).features(noise())
+    seen = Features(str(tmp_path)).extract_features(noise())
     clip = CLIPModel.from_pretrained(bundle / "clip").eval()
     with torch.no_grad():
         pixels = noise().float() / 127.5 - 1
         torch.testing.assert_close(vit.classifier(seen), vit(pixel_values=pixels).logits, rtol=1e-4, atol=1e-5)
-        embedded = torch.nn.functional.normalize(Features(str(bundle / "clip")).features(noise()))
+        embedded = torch.nn.functional.normalize(Features(str(bundle / "clip")).extract_features(noise()))
         words = torch.zeros(1, 2, dtype=torch.long)
         expected = clip(input_ids=words, pixel_values=pixels).image_embeds
         torch.testing.assert_close(embedded, expected, rtol=1e-4, atol=1e-5)
@@ -231,7 +231,7 @@ def test_features_of_a_vit_and_of_a_clip(bundle: Path, tmp_path: Path) -> None:
 def test_the_network_is_named_and_a_missing_one_is_an_error_before_any_drawing(bundle: Path) -> None:
     folder = str(bundle / "judges" / "object-resnet")
     assert Kid(folder=folder).network.name == "object-resnet" and Kid().network.name == "inception-v3"
-    assert Kid(folder=folder).identity()["weights"] != Kid(folder=str(bundle / "clip")).identity()["weights"]
+    assert Kid(folder=folder).identify()["weights"] != Kid(folder=str(bundle / "clip")).identify()["weights"]
     Kid(folder=folder).check(rows(2))
     with pytest.raises(TooFew, match=r"needs 2000 pictures in each set, and the largest has 50; kid would have"):
         Fid(folder=folder).check(rows(100))

@@ -113,7 +113,7 @@ def test_concepts_come_one_by_one_and_of_each_a_methods_own_value_first_which_me
     assert [job.rank for job in jobs if job.label == "esd"] == [2, 1, 0] * 4
     assert {job.strengths for job in jobs if job.label == "untouched"} == {(0.0,)}
     assert [(job.concept, job.attacks) for job in jobs if job.label == "p"] == [("cat", ("seeds",))] * 2
-    assert len({job.key() for job in jobs}) == len(jobs)
+    assert len({job.compute_key() for job in jobs}) == len(jobs)
 
 
 def test_splits_take_turns_and_weaker_strengths_meet_the_weaker_attacks() -> None:
@@ -122,8 +122,8 @@ def test_splits_take_turns_and_weaker_strengths_meet_the_weaker_attacks() -> Non
     grid = grid.model_copy(update={"sweep": {}, "variants": (Variant(name="p", method="uce", attacks=("seeds",)),)})
     jobs = expand(grid)
     assert [job.concept for job in jobs if job.label == "esd"] == ["cat", "flat", "car", "bus"]
-    assert [jobs[0].attacks_at(strength) for strength in (0.5, 1.0)] == [("seeds",), ("synonyms", "seeds")]
-    assert [jobs[1].attacks_at(strength) for strength in (0.5, 1.0)] == [("seeds",), ("seeds",)]
+    assert [jobs[0].list_attacks(strength) for strength in (0.5, 1.0)] == [("seeds",), ("synonyms", "seeds")]
+    assert [jobs[1].list_attacks(strength) for strength in (0.5, 1.0)] == [("seeds",), ("seeds",)]
 
 
 def test_a_part_of_a_grid_is_chosen_by_names_that_it_has() -> None:
@@ -214,4 +214,4 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 @pytest.mark.parametrize("file", sorted(RECIPES.rglob("*.toml")), ids=lambda file: file.stem)
 def test_every_grid_that_is_shipped_can_be_expanded(file: Path) -> None:
     jobs = expand(read_grid(file))
-    assert jobs and len({job.key() for job in jobs}) == len(jobs)
+    assert jobs and len({job.compute_key() for job in jobs}) == len(jobs)

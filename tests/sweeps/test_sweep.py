@@ -75,7 +75,7 @@ def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> No
     assert [job.seed for job in jobs if job.model == "a"] == [0, 0, 0, 0, 1, 1]
     assert [dict(job.settings) for job in jobs if job.method == "ac"][:4:2] == [{"lr": 1e-3}, {"lr": 1e-3, "seed": 1}]
     assert {(job.method, job.keep) for job in jobs if job.concept == "rose"} == {("uce", ("tulip",)), ("ac", ())}
-    assert len({job.key() for job in jobs}) == len(jobs)
+    assert len({job.compute_key() for job in jobs}) == len(jobs)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(
 ) -> None:
     grid, table = whole
     started: list[int] = []
-    real = WorkerProcess._started
+    real = WorkerProcess._start_process
 
     def start(self: WorkerProcess) -> subprocess.Popen[str]:
         process = real(self)
@@ -273,12 +273,12 @@ def test_judges_that_fail_are_found_before_anything_is_erased(tmp_path: Path, mo
 def test_a_job_that_fails_is_shown_with_its_log_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     grid, store = write(tmp_path), Store(tmp_path / "out")
     erased = {job.concept: cells.erase.id for job, cells in plan(read_grid(grid), None)}
-    store.edit(erased["rose"]).mkdir(parents=True)  # where the edit should go
+    store.locate_edit(erased["rose"]).mkdir(parents=True)  # where the edit should go
     assert main(["sweep", str(grid), "--out", str(store.folder)]) == 1
     (log,) = (store.folder / "failed").glob("*.txt")
     assert "negative of rose" in log.read_text() and "Traceback" in log.read_text()
     assert len(list((store.folder / "cells").glob("*.json"))) == 4
-    store.edit(erased["rose"]).rmdir()
+    store.locate_edit(erased["rose"]).rmdir()
     summary = efface.sweep(grid, store.folder)
     assert (summary.new, summary.done, summary.failed) == (2, 6, ()) and not log.exists()
 

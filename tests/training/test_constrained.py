@@ -135,8 +135,8 @@ def test_the_inner_loop_leaves_everything_as_it_was(name, moves):
     before = trainer.update.state_dict()
     seen: list[torch.Tensor] = []
     step = trainer.update.step
-    trainer.update.step = lambda grads: (step(grads), seen.append(trainer.update.params()[0].detach().clone()))  # type: ignore[method-assign]
-    trainer.erase_floor(moves)
+    trainer.update.step = lambda grads: (step(grads), seen.append(trainer.update.list_params()[0].detach().clone()))  # type: ignore[method-assign]
+    trainer.compute_erase_floor(moves)
     after = trainer.update.state_dict()
     assert len(seen) == 3
     assert not torch.equal(seen[0], seen[2])
@@ -153,7 +153,7 @@ def test_the_next_step_is_as_if_there_had_been_no_inner_loop():
         trainer.balance = balance
         for index in range(3):
             trainer.step(trainer.make_step(index, trainer.update))
-        results.append(trainer.update.deltas())
+        results.append(trainer.update.compute_deltas())
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
@@ -179,6 +179,6 @@ def test_the_floor_lies_below_the_loss():
     at = model.sample_states(64, prompt="cat")
     terms = [WrongNoise(Fixed(at), ["dog"], "label", "eps"), Denoising(Fixed(at), "eps", "keep")]
     trainer = trainer_of(model, terms, update=Dense("head", 3e-2), balance=Constrained("gap", 1.0, 20), batch=64)
-    with trainer.losses(trainer.auxiliary_step(0, 0), "erase") as losses:
+    with trainer.compute_losses(trainer.make_auxiliary_step(0, 0), "erase") as losses:
         start = losses["erase"].item()
-    assert 0 < trainer.erase_floor(0) < 0.9 * start
+    assert 0 < trainer.compute_erase_floor(0) < 0.9 * start

@@ -70,7 +70,7 @@ def both(work: Callable[..., None], *args: Any) -> None:
 def fit(rank: int, name: str, folder: Path) -> None:
     with join_process_group("cpu") as mine:
         assert (mine.rank, mine.size) == (rank, 2)
-        assert mine.any_of([rank == 0, rank == 1, False], torch.device("cpu")) == [True, True, False]
+        assert mine.find_any([rank == 0, rank == 1, False], torch.device("cpu")) == [True, True, False]
         rows = []
         hook = tiny_rows(rows)
         edit = fitted(name, folder / "checkpoint")

@@ -55,14 +55,14 @@ def test_a_long_series_is_thinned_to_means() -> None:
     log = LossLog()
     for step in range(1, 1001):
         log.add(step, {"erase": float(step)} if step % 2 else {"erase": float(step), "keep": 1.0})
-    series = log.metadata()["losses"]
+    series = log.collect_metadata()["losses"]
     assert len(series["step"]) == POINTS and series["step"][:2] == [5, 10] and series["step"][-1] == 1000
     assert series["erase"][0] == 3.0 and series["keep"][0] == 1.0
     again = LossLog()
     again.load_state_dict(log.state_dict())
-    assert again.metadata() == log.metadata()
+    assert again.collect_metadata() == log.collect_metadata()
     again.load_state_dict({})  # a checkpoint of an earlier version
-    assert again.metadata() == {}
+    assert again.collect_metadata() == {}
 
 
 def test_the_report_draws_the_losses() -> None:

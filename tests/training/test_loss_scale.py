@@ -30,11 +30,11 @@ def test_it_is_halved_by_an_overflow_and_doubled_after_clean_steps() -> None:
     assert all(scale.accepts(True) for _ in range(CLEAN))
     assert scale.factor == 2048.0
     assert all(scale.accepts(True) for _ in range(3 * CLEAN))
-    assert scale.factor == 4096.0 and scale.metadata() == {"skipped_steps": 2}
+    assert scale.factor == 4096.0 and scale.collect_metadata() == {"skipped_steps": 2}
     again = LossScale(4096.0)
     again.load_state_dict(scale.state_dict())
     assert (again.factor, again.clean, again.skipped) == (scale.factor, scale.clean, scale.skipped)
-    assert LossScale(1.0).accepts(True) and not LossScale(1.0).accepts(False) and not LossScale(1.0).metadata()
+    assert LossScale(1.0).accepts(True) and not LossScale(1.0).accepts(False) and not LossScale(1.0).collect_metadata()
 
 
 def test_gradients_in_fp16_are_those_of_fp32() -> None:
@@ -45,7 +45,7 @@ def test_gradients_in_fp16_are_those_of_fp32() -> None:
         for dtype in (torch.float32, torch.float16):
             trainer = trainer_of(dtype)
             trainer.loss_scale.factor = factor if dtype == torch.float16 else 1.0
-            _, grads = trainer.gradient(trainer.auxiliary_step(0, 0), {"erase": 1e-4})
+            _, grads = trainer.compute_gradient(trainer.make_auxiliary_step(0, 0), {"erase": 1e-4})
             assert all(grad.isfinite().all() for grad in grads)
             flat.append(torch.cat([grad.double().flatten() for grad in grads]))
         cosines[factor] = torch.cosine_similarity(*flat, dim=0).item()
@@ -56,10 +56,10 @@ def test_gradients_in_fp16_are_those_of_fp32() -> None:
 def test_a_step_that_overflows_is_left_out_and_counted(tmp_path: Path) -> None:
     trainer = trainer_of(torch.float16)
     trainer.loss_scale.factor = trainer.loss_scale.first = 2.0**40
-    before = [param.clone() for param in trainer.update.learning()]
+    before = [param.clone() for param in trainer.update.list_optimised()]
     trainer.step(trainer.make_step(0, trainer.update))
     assert trainer.loss_scale.skipped == 1
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.update.learning(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.update.list_optimised(), strict=True))
     file = tmp_path / "state.safetensors"
     trainer._save(file, 1)
     assert any(key.endswith("/scale") for key in load_file(file))
@@ -70,13 +70,13 @@ def test_a_step_that_overflows_is_left_out_and_counted(tmp_path: Path) -> None:
 def test_a_gradient_that_no_factor_saves_is_a_divergence() -> None:
     trainer = trainer_of(torch.float16)
     trainer.loss_scale.factor = 1.0
-    plain = trainer.gradient
+    plain = trainer.compute_gradient
 
     def broken(step, shares):
         losses, grads = plain(step, shares)
         return losses, [grad * float("inf") for grad in grads]
 
-    trainer.gradient = broken  # type: ignore[method-assign]
+    trainer.compute_gradient = broken  # type: ignore[method-assign]
     with pytest.raises(Diverged, match="gradient, at loss"):
         trainer.step(trainer.make_step(0, trainer.update))
 
@@ -84,4 +84,4 @@ def test_a_gradient_that_no_factor_saves_is_a_divergence() -> None:
 def test_fp32_has_no_factor_and_its_checkpoints_no_state() -> None:
     trainer = trainer_of(torch.float32)
     assert not trainer.loss_scale.active and not trainer.loss_scale.state_dict()
-    assert "skipped_steps" not in trainer.edit().meta["notes"]
+    assert "skipped_steps" not in trainer.build_edit().meta["notes"]

@@ -74,7 +74,7 @@ def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t)
     losses = []
     for space in ("eps", "x0"):
         trainer = moved_trainer(model, objective(name, Fixed(at), space), batch=1)
-        with trainer.losses(trainer.auxiliary_step(0, 0)) as found:
+        with trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as found:
             losses.append({role: loss.item() for role, loss in found.items()})
     a = model.levels.alpha.square()[t].item()
     eps, x0 = losses
@@ -125,24 +125,24 @@ def test_where_a_prompt_is_the_target_alone_its_rest_is_the_empty_prompt():
 def loss_of(term: Term, key: str) -> float:
     """The term's loss where the student answers this ask as it likes, and all others as the frozen model does."""
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert queries is not None
     predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     predictions[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
-    return term.loss(trainer.context, queries, predictions).item()
+    return term.compute_loss(trainer.context, queries, predictions).item()
 
 
 def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor | None]:
     """The gradient of the term's loss for what the student said to each of its asks."""
     trainer = moved_trainer(OracleModel(), [term])
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert queries is not None
     with trainer.update.swapped_in():
         predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     for key in keys:
         predictions[key].requires_grad_()
     grads = torch.autograd.grad(
-        term.loss(trainer.context, queries, predictions), [predictions[k] for k in keys], allow_unused=True
+        term.compute_loss(trainer.context, queries, predictions), [predictions[k] for k in keys], allow_unused=True
     )
     return dict(zip(keys, grads, strict=True))
 
@@ -167,7 +167,7 @@ def test_another_label_is_asked_of_the_student():
     """The current model's answer, not the frozen one's: EraseDiff's stop-gradient."""
     term = WrongNoise(Fixed(OracleModel().sample_states(8)), ["car"], "label", "eps")
     trainer = moved_trainer(OracleModel(), [term])
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert queries["wrong"].role == "student"
     assert torch.equal(queries["wrong"].cond.pooled, torch.eye(4)[[2] * 8])
 
@@ -176,10 +176,10 @@ def test_another_label_is_asked_of_the_student():
 def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(space):
     """On pictures of the anchor, under the target's name."""
     model = OracleModel(space)
-    (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).terms(model, Erasure(("cat",), "dog"))
+    (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).build_terms(model, Erasure(("cat",), "dog"))
     trainer = trainer_of(model, [term], batch=6)
-    step = trainer.auxiliary_step(0, 0)
-    queries = term.queries(trainer.context, step)
+    step = trainer.make_auxiliary_step(0, 0)
+    queries = term.build_queries(trainer.context, step)
     states, said = (
         queries["student"].states,
         trainer.predictor.predict_teacher([queries["noise"]])[id(queries["noise"])].double(),
@@ -197,8 +197,8 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
 def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     term = WrongNoise(pictures("uniform"), (), "uniform-noised", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    step = trainer.auxiliary_step(0, 0)
-    queries = term.queries(trainer.context, step)
+    step = trainer.make_auxiliary_step(0, 0)
+    queries = term.build_queries(trainer.context, step)
     x0, a = (
         PICTURES[[i % 5 for i in step.noise]],
         trainer.model.find_noise_level(queries["wrong"].states.t).alpha.square().float().view(-1, 1, 1, 1),
@@ -212,12 +212,12 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
 def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     term = WrongNoise(pictures(), (), "uniform", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     noise = queries["wrong"].states.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
     assert queries["wrong"].states.x is queries["student"].states.x
     x0, a = (
-        PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]],
+        PICTURES[[i % 5 for i in trainer.make_auxiliary_step(0, 0).noise]],
         trainer.model.find_noise_level(queries["wrong"].states.t).alpha.square().float(),
     )
     a = a.view(-1, 1, 1, 1)
@@ -230,8 +230,8 @@ def test_gradient_ascent_is_denoising_turned_round():
     grads = []
     for sign in (1.0, -1.0):
         trainer = moved_trainer(OracleModel(), [Denoising(pictures(), "eps", "erase", sign=sign)])
-        with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
-            grads.append(torch.autograd.grad(losses["erase"], trainer.update.params())[0])
+        with trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
+            grads.append(torch.autograd.grad(losses["erase"], trainer.update.list_params())[0])
     assert torch.equal(grads[0], -grads[1])
 
 
@@ -243,7 +243,7 @@ def test_shared_states_are_asked_about_once(monkeypatch):
     rows: list[int] = []
     predict = model.predict
     monkeypatch.setattr(model, "predict", lambda x, *a: (rows.append(len(x)), predict(x, *a))[1])
-    with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
+    with trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "keep"}
     assert rows == [16, 16]
 
@@ -262,14 +262,15 @@ def test_bad_settings(make, message):
 
 
 def test_terms_ask_in_turns_of_the_update_alone():
-    trainer = trainer_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
+    trainer = trainer_of(OracleModel(), [ESD(weights="head").build_terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
     other = VocabularySearch(Vocabulary(CLASSES), SearchConfig(1e-2, 1.0, True, 1))
     step = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]
-        assert first.queries(trainer.context, step) is None
+        assert first.build_queries(trainer.context, step) is None
     assert all(
-        isinstance(a, Query) for a in trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, 0)).values()
+        isinstance(a, Query)
+        for a in trainer.terms[0].build_queries(trainer.context, trainer.make_auxiliary_step(0, 0)).values()
     )
 
 
@@ -282,11 +283,11 @@ def test_a_term_is_evaluated_without_a_trainer():
     term, at = Anchor(Fixed(model.sample_states(8)), "eps"), model.sample_states(8)
     term.prepare(context)
     step = Step(0, update, torch.Generator(), [0] * 8, [0] * 8, list(range(8)), [0] * 8)
-    queries = term.queries(context, step)
+    queries = term.build_queries(context, step)
     assert queries is not None
     with update.swapped_in():
         predictions = {k: model.predict(q.states.x, q.states.t, q.cond)[0] for k, q in queries.items()}
     cat, dog = (model.exact(at.x, at.t, torch.eye(4)[[k] * 8]) for k in (0, 1))
-    assert term.loss(context, queries, predictions).item() == pytest.approx(
+    assert term.compute_loss(context, queries, predictions).item() == pytest.approx(
         (cat - dog).square().mean().item(), rel=1e-4
     )

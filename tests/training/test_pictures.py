@@ -29,7 +29,7 @@ def small_trainer(model=None, **settings) -> Trainer:
 
 def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
     prompts = [prompt] * trainer.config.batch
-    step = trainer.auxiliary_step(index, 0)
+    step = trainer.make_auxiliary_step(index, 0)
     return step, source.sample_states(trainer.context, step, prompts, trainer.model.encode(prompts))
 
 
@@ -121,7 +121,7 @@ def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():
     trainer = small_trainer(model, batch=4)
     source = Pictures(30, 4, 1.0)
     prompts = ["cat", "dog", "car", "rose"]
-    source.sample_states(trainer.context, trainer.auxiliary_step(0, 0), prompts, model.encode(prompts))
+    source.sample_states(trainer.context, trainer.make_auxiliary_step(0, 0), prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
         assert source.store[prompt].shape == (30, *SHAPE)
         assert model.classes_of(source.store[prompt])[:, k].mean() > 0.9
@@ -166,7 +166,7 @@ def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model,
         with pytest.raises(ValueError, match=says):
             build_forget_pictures(method, eps_model, Erasure(targets))
     abo = ABO(states="pictures", images=path, batch=2)
-    guidance, _ = abo.terms(eps_model, both)
+    guidance, _ = abo.build_terms(eps_model, both)
     assert guidance.source.source.store.keys() == {"cat", "dog"}
     longer = folder(tmp_path / "g", **{"hot dog": 1, "a dog": 1})
     store = build_forget_pictures(
@@ -221,7 +221,7 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
         build_forget_pictures(EraseDiff(forget_images=path, batch=8), eps_model, Erasure(("cat",)))
     for method in (AC(anchor_images=path), ABO(states="pictures", images=path, batch=4)):
         with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 4"):
-            method.terms(eps_model, Erasure(("cat",), anchor="dog"))
+            method.build_terms(eps_model, Erasure(("cat",), anchor="dog"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         read_latents(eps_model, str(tmp_path / "empty"))

@@ -29,7 +29,7 @@ def test_twenty_targets_are_drawn_eighty_trajectories_and_it_is_said_beforehand(
     built.tell_drawing(lambda done, of: told.append((done, of)))
     plan = estimate(built)
     assert plan.drawn == 80
-    assert "trajectories and pictures drawn first" in plan.table() and plan.table().count("80\n") == 1
+    assert "trajectories and pictures drawn first" in plan.format_table() and plan.format_table().count("80\n") == 1
     built.train()
     assert told[0] == (0, 80) and told[-1] == (80, 80)
 
@@ -40,7 +40,7 @@ def test_each_of_five_targets_has_the_candidates_that_one_has_and_it_is_said(eps
     built = method.build_trainer(eps_model, Erasure(("cat", "dog", "apple", "rose", "truck")))
     words = built.terms[1].search.words  # type: ignore[attr-defined]
     assert len(words) == 5 and {len(own) for own in words.values()} == {one - 4}  # the other targets are none of them
-    assert f"candidate words: {one - 4} for cat, {one - 4} for dog" in estimate(built).table()
+    assert f"candidate words: {one - 4} for cat, {one - 4} for dog" in estimate(built).format_table()
     assert one > 5
 
 

@@ -38,8 +38,12 @@ QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
 
 def trainer_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Trainer:
-    parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
+    parts = {
+        "terms": method.build_terms(model, erasure),
+        "update": method.build_update(),
+        "balance": method.build_balance(),
+    }
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.build_config(), **parts)
 
 
 def step_of(trainer: Trainer, index: int = 0) -> Step:
@@ -62,7 +66,7 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(len(name))))
         twin.get_parameter(name.removeprefix("unet.")).data.copy_(master)
     step = step_of(trainer)
-    queries = trainer.terms[0].queries(trainer.context, step)
+    queries = trainer.terms[0].build_queries(trainer.context, step)
     ours: list[torch.Tensor] = []
     trainer.update.step = ours.extend  # type: ignore[method-assign]
     loss = trainer.step(step)["erase"]
@@ -72,7 +76,7 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
     with torch.no_grad():
         eps_0, eps_c = (model.unet(states.x, states.t, c).sample for c in (nothing, tokens))
     student = twin(states.x, states.t, tokens).sample
-    weight = trainer.context.loss_weight(states.t, "x0")
+    weight = trainer.context.weigh_loss(states.t, "x0")
     theirs = ((student - negative_guidance(eps_0, eps_c, 1.0)).square().flatten(1).mean(1) * weight).mean()
     theirs.backward()
     assert loss == pytest.approx(theirs.item(), rel=1e-4)
@@ -88,7 +92,7 @@ def test_sources_agree_at_the_base(model):
         trainer_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure)
         for source in ("student", "frozen")
     )
-    seeds = frozen.terms[0].source.seeds(frozen.context)
+    seeds = frozen.terms[0].source.list_seeds(frozen.context)
     step = Step(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
     cond = model.encode(["cat", "cat"])
     one, two = (
@@ -104,7 +108,7 @@ def test_sources_agree_at_the_base(model):
 
 def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
     trainer = trainer_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
-    queries = trainer.terms[0].queries(trainer.context, step_of(trainer))
+    queries = trainer.terms[0].build_queries(trainer.context, step_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
     predictions = trainer.predictor.predict_teacher([queries["eps_0"], queries["eps_c"]])
     assert torch.equal(predictions[id(queries["eps_c"])], queries["eps_c"].states.known["eps_c"])
@@ -124,7 +128,7 @@ def test_the_search_learns_nothing_at_the_base(model, source):
 def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
     trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = trainer.terms[1]
-    queries = term.queries(trainer.context, step_of(trainer, 1))
+    queries = term.build_queries(trainer.context, step_of(trainer, 1))
     assert queries["student"].cond.tokens.requires_grad
     assert not queries["eps_c"].cond.tokens.requires_grad
     assert not queries["student"].states.x.requires_grad
@@ -140,7 +144,7 @@ def test_the_search_finds_the_word_that_is_damaged_most():
     search.start([8], torch.device("cpu"))
     for _ in range(400):
         word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
-        (grad,) = torch.autograd.grad((shift @ word).square().sum(), search.params())
+        (grad,) = torch.autograd.grad((shift @ word).square().sum(), search.list_params())
         search.step([grad])
     assert search.history[-1].tolist() == [int((shift @ table.t()).square().sum(0).argmax())] == [3]
 
@@ -293,7 +297,7 @@ def test_the_tokenizers_words_are_a_vocabulary(eps_model):
     (own,) = trainer_of(EAP(**wide), eps_model, Erasure(("cat",))).terms[1].search.lists
     assert set(own) == {"dog", "car"}
     with pytest.raises(ValueError, match="has no tokenizer; give a file of words instead"):
-        EAP(**wide, vocabulary="tokenizer").search(tiny_ddpm(), Erasure(("cat",)))
+        EAP(**wide, vocabulary="tokenizer").build_search(tiny_ddpm(), Erasure(("cat",)))
 
 
 def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
@@ -330,7 +334,7 @@ def test_a_step_that_ruins_the_weights_is_in_no_state_that_is_kept(eps_model, tm
     trainer = trainer_of(method, eps_model, erasure)
     for master, name in zip(trainer.update.masters, trainer.update.names, strict=True):
         master.data.copy_(caught.value.edit.values[name])
-    with torch.no_grad(), trainer.losses(step_of(trainer, 1)) as losses:
+    with torch.no_grad(), trainer.compute_losses(step_of(trainer, 1)) as losses:
         assert losses["erase"].isfinite()
 
 
@@ -451,13 +455,13 @@ def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
         Anchor(build_trajectories(method, 2), "eps"),
         FixedPrompts(build_trajectories(method, 2), ["dog", "a car"], "eps"),
     ]
-    parts = {"terms": terms, "update": method.update(), "balance": method.balance()}
+    parts = {"terms": terms, "update": method.build_update(), "balance": method.build_balance()}
     trainer = Trainer(
         eps_model,
         Erasure(("cat",), anchor=anchor),
         name="mix",
         arguments=asdict(method),
-        config=method.train_config(),
+        config=method.build_config(),
         **parts,
     )
     losses: list[dict[str, float]] = []
@@ -473,14 +477,14 @@ def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_mo
     """EraseDiff's two gradients are those of one joint pass, and each recomputes no rows but its own."""
     how = {"batch": 2, "micro_batch": 1, "pictures": 2, "remain_words": 2, "draw_steps": 2, "label": "dog", "steps": 1}
     trainer = EraseDiff(**how).build_trainer(eps_model, Erasure(("cat",)))
-    params, step, rows = trainer.update.params(), step_of(trainer), []
+    params, step, rows = trainer.update.list_params(), step_of(trainer), []
     eps_model.unet.register_forward_pre_hook(
         lambda _, args: rows.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    apart = [trainer.gradient(step, {role: 1.0}) for role in ("erase", "keep")]
+    apart = [trainer.compute_gradient(step, {role: 1.0}) for role in ("erase", "keep")]
     erase, keep = 4, 2  # erasing asks under the target and under the label
     assert sum(rows) == 2 * (erase + keep)
-    with trainer.losses(step_of(trainer)) as losses:
+    with trainer.compute_losses(step_of(trainer)) as losses:
         for (found, grads), (role, loss) in zip(apart, losses.items(), strict=True):
             assert found == {role: pytest.approx(loss.item(), rel=1e-4)}
             for one, other in zip(grads, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
@@ -498,7 +502,11 @@ def test_what_one_role_computed_is_gone_before_the_next_is_asked(eps_model):
             work()
         return tally.peak
 
-    trainer.gradient(step_of(trainer), {"keep": 1.0})  # draws the pictures
-    alone = max(peak(lambda role=role: trainer.gradient(step_of(trainer), {role: 1.0})) for role in ("erase", "keep"))
-    waiting = count_bytes(trainer.update.params())
-    assert peak(lambda: trainer.balance(partial(trainer.gradient, step_of(trainer)), None)) < 1.02 * (alone + waiting)
+    trainer.compute_gradient(step_of(trainer), {"keep": 1.0})  # draws the pictures
+    alone = max(
+        peak(lambda role=role: trainer.compute_gradient(step_of(trainer), {role: 1.0})) for role in ("erase", "keep")
+    )
+    waiting = count_bytes(trainer.update.list_params())
+    assert peak(lambda: trainer.balance(partial(trainer.compute_gradient, step_of(trainer)), None)) < 1.02 * (
+        alone + waiting
+    )

@@ -203,7 +203,7 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
         base = eps_model.sample(
             cond.expand(2),
             trainer.context.uncond,
-            source.seeds(trainer.context),
+            source.list_seeds(trainer.context),
             steps=3,
             guidance=3.0,
             record=True,

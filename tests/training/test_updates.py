@@ -52,7 +52,7 @@ def tiny_trainer(update: Update) -> Trainer:
 
 
 def edit_of(trainer: Trainer) -> Edit:
-    return Edit(trainer.update.deltas(), {"base": trainer.model.fingerprint()})
+    return Edit(trainer.update.compute_deltas(), {"base": trainer.model.fingerprint()})
 
 
 # Masks.
@@ -68,8 +68,8 @@ def test_a_mask_of_ones_is_the_base_bit_for_bit():
             assert all(torch.equal(tensor, base[name]) for name, tensor in model.weights.items())
             assert torch.equal(model.predict(x, t, cond)[0], before)
     assert all(tensor is base[name] for name, tensor in model.weights.items())
-    assert trainer.update.deltas() == {}
-    assert trainer.update.metadata() == {"pruned": 0}
+    assert trainer.update.compute_deltas() == {}
+    assert trainer.update.collect_metadata() == {"pruned": 0}
 
 
 def test_biases_and_norms_are_never_pruned():
@@ -86,7 +86,7 @@ def test_the_gradient_reaches_the_logits_and_no_weight_moves(relaxation):
     trainer = small_trainer(Mask("head", 0.5, relaxation, start=1.0))
     weight = trainer.model.weights["unet.head.weight"]
     before = weight.detach().clone()
-    _, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    _, (grad,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     assert grad.abs().sum() > 0
     play(trainer, 4)
     assert weight.grad is None
@@ -99,19 +99,19 @@ def test_the_gradient_is_that_of_the_product():
     """d L / d s = d L / d (theta m) * theta * sigmoid'(s), by hand."""
     trainer = small_trainer(Mask("head", 0.1, start=0.7))
     weight = trainer.model.weights["unet.head.weight"]
-    _, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    _, (grad,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     dense = small_trainer(Dense("head", 0.1), model=trainer.model)
-    _, (by_weight,) = loss_and_gradient(dense, dense.auxiliary_step(0, 0))
+    _, (by_weight,) = loss_and_gradient(dense, dense.make_auxiliary_step(0, 0))
     s = torch.sigmoid(torch.tensor(0.7))
     assert torch.allclose(grad, by_weight * weight.detach() * s * (1 - s), rtol=1e-4, atol=1e-7)
 
 
 def test_samples_stay_within_a_step_and_change_with_the_next():
     trainer = small_trainer(Mask("head", 1e-6, "hard-concrete", tau=2 / 3, start=0.5))
-    one, same = trainer.update.relaxed()[0], trainer.update.relaxed()[0]
+    one, same = trainer.update.relax()[0], trainer.update.relax()[0]
     play(trainer, 1)
     assert torch.equal(one, same)
-    assert not torch.allclose(one, trainer.update.relaxed()[0], atol=1e-2)
+    assert not torch.allclose(one, trainer.update.relax()[0], atol=1e-2)
     assert (one == 0).any()
     assert (one == 1).any()
 
@@ -130,7 +130,7 @@ def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     edit = edit_of(trainer)
     assert pruned == round(sparsity * of) if sparsity else pruned > 0
-    assert update.metadata()["pruned"] == pruned / of
+    assert update.collect_metadata()["pruned"] == pruned / of
     assert all(torch.equal(unpack(edit.values[f"{n}:mask"], m.shape), m) for n, m in masks.items() if not m.all())
     base = dict(model.weights)
     with edit.apply(model):
@@ -153,7 +153,7 @@ def test_bound_and_payload_are_one_when_the_mask_is_binary():
     play(trainer, 8)
     with trainer.update.swapped_in():
         student = trainer.model.weights["unet.head.weight"].detach().clone()
-    assert 0 < trainer.update.metadata()["pruned"] < 1
+    assert 0 < trainer.update.collect_metadata()["pruned"] < 1
     with edit_of(trainer).apply(trainer.model):
         assert torch.equal(trainer.model.weights["unet.head.weight"], student)
 
@@ -162,9 +162,9 @@ def test_bound_and_payload_are_one_when_the_mask_is_binary():
 def test_the_cost_is_the_share_pruned(relaxation):
     """Alone, and with a slope that brings weights back."""
     trainer = small_trainer(Mask("head", 0.3, relaxation, start=1.0), KeepWeights(0.2))
-    with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
+    with trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "cost"}
-        (grad,) = torch.autograd.grad(losses["cost"], trainer.update.params())
+        (grad,) = torch.autograd.grad(losses["cost"], trainer.update.list_params())
         cost = losses["cost"].item()
     assert (grad < 0).all()
     # sigmoid(1), and for hard-concrete sigmoid(1 - log(0.1 / 1.1)): the share that is not 0.
@@ -221,7 +221,7 @@ def test_low_rank_starts_as_the_base_and_stays_of_its_rank():
 
 def test_kernels_are_matrices_and_vectors_stay():
     trainer = tiny_trainer(LowRank(r"^unet\.conv_in\.", 0.1, 3))
-    assert trainer.update.changed_names() == ["unet.conv_in.weight"]
+    assert trainer.update.list_changed_names() == ["unet.conv_in.weight"]
     with torch.no_grad():
         trainer.update.ups[0].normal_(generator=torch.Generator().manual_seed(0))
     base = trainer.model.weights["unet.conv_in.weight"].detach().clone()
@@ -236,7 +236,7 @@ def test_kernels_are_matrices_and_vectors_stay():
 def test_down_starts_as_spms_adapters_do():
     """Uniform within 1 / sqrt(in), as PyTorch's own linear layers start, which is what the authors' adapters are."""
     model = tiny_model()
-    trainer = trainer_of(model, [NoPreservation()], update=SPM().update())
+    trainer = trainer_of(model, [NoPreservation()], update=SPM().build_update())
     for name, down, up in zip(trainer.update.names, trainer.update.downs, trainer.update.ups, strict=True):
         wide = model.weights[name].flatten(1).shape[1]
         assert down.abs().max() <= wide**-0.5 and not up.any()
@@ -267,7 +267,7 @@ def test_only_the_salient_share_moves_whatever_adam_remembers(share):
     (mask,) = trainer.update.masks
     assert int(mask.sum()) == round(share * base.numel())
     play(trainer, 5)
-    value = trainer.update.deltas()["unet.head.weight"]
+    value = trainer.update.compute_deltas()["unet.head.weight"]
     assert torch.equal(value != base, mask)
 
 
@@ -286,7 +286,7 @@ def test_the_share_is_of_all_tensors_together():
     (
         twin(states.x, states.t, cat).sample - model.unet(states.x, states.t, dog).sample.detach()
     ).square().mean().backward()
-    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.changed_names()]
+    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.list_changed_names()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     left = torch.cat([grad[~mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     assert picked.min() >= left.max() * (1 - 1e-3)
@@ -297,17 +297,21 @@ def test_saliency_is_the_sum_over_the_looks():
     model = stirred()
     method = SalUn(weights="head", share=0.25, looks=4, batch=8, pictures=8, draw_steps=3)
     erasure = Erasure(("cat",), anchor="dog", keep=("car",))
-    parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
+    parts = {
+        "terms": method.build_terms(model, erasure),
+        "update": method.build_update(),
+        "balance": method.build_balance(),
+    }
     trainer = Trainer(
-        model, erasure, name="test", arguments=dataclasses.asdict(method), config=method.train_config(), **parts
+        model, erasure, name="test", arguments=dataclasses.asdict(method), config=method.build_config(), **parts
     )
-    total = torch.zeros_like(trainer.update.params()[0])
+    total = torch.zeros_like(trainer.update.list_params()[0])
     for k in range(4):
-        queries = trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, stream=500 + k))
+        queries = trainer.terms[0].build_queries(trainer.context, trainer.make_auxiliary_step(0, stream=500 + k))
         states, p = queries["student"].states, queries["student"].cond.pooled
         w = model.unet.head.weight.detach().clone().requires_grad_()
         base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.pooled
-        said = base.flatten(1) + model.unet.features(states.x, states.t, p) @ w.T
+        said = base.flatten(1) + model.unet.extract_features(states.x, states.t, p) @ w.T
         other = model.exact(states.x, states.t, wrong).float() + model.unet(states.x, states.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()
         total += w.grad
@@ -347,7 +351,7 @@ def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch):
             plain = twin(x, t, empty.expand(len(rows), -1, -1)).sample
             loss = (8.5 * named - 7.5 * plain - eps).square().flatten(1).mean(1).sum() / len(batch)
             loss.backward()
-    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in trainer.update.changed_names()]
+    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in trainer.update.list_changed_names()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, masks, strict=True)])
     left = torch.cat([grad[~mask] for grad, mask in zip(grads, masks, strict=True)])
     assert len(picked) == round(0.3 * sum(mask.numel() for mask in masks))
@@ -422,4 +426,4 @@ def test_low_rank_resumes_exactly():
     trainers[1].update.load_state_dict(trainers[0].update.state_dict())
     for trainer in trainers:
         trainer.step(trainer.make_step(3, trainer.update))
-    assert same(trainers[0].update.deltas(), trainers[1].update.deltas())
+    assert same(trainers[0].update.compute_deltas(), trainers[1].update.compute_deltas())

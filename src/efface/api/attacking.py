@@ -88,7 +88,7 @@ def attack(
     from ..robustness.conditions import find_aliases
 
     case = Case.of(opening, edit, folder)
-    made = case.suite(str(suite), asks=asks)
+    made = case.find_suite(str(suite), asks=asks)
     aliases = add_aliases(find_aliases(case.known, made.spec), synonyms or {})
     judges = build_judges(opening.name, made, scorers, None)
     opened = open_to_judge(opening)

@@ -48,7 +48,7 @@ class Case:
         return Case(opening, read_request(found), find_world(opening.name), read_used_words(found), file)
 
     @staticmethod
-    def before(model: Model | LazyModel | str | Path, request: Erasure) -> Case:
+    def from_request(model: Model | LazyModel | str | Path, request: Erasure) -> Case:
         """The case of a request that has no edit yet."""
         opening = open_later(model)
         return Case(opening, request, find_world(opening.name))
@@ -59,7 +59,7 @@ class Case:
         assert self.saved, "the edit is not fitted yet"
         return self.saved
 
-    def suite(
+    def find_suite(
         self,
         name: str,
         per_group: int | None = None,

@@ -99,7 +99,7 @@ def evaluate(
 
     rules = protocols.find_protocol(protocol) if protocol else None
     case = Case.of(opening, edit, folder)
-    chosen = case.suite(_name_suite(case, named, rules), per_group, groups, asks, sizes, fraction)
+    chosen = case.find_suite(_name_suite(case, named, rules), per_group, groups, asks, sizes, fraction)
     if on_suite:
         on_suite(chosen)
     chosen, judges = _choose_scorers(case, chosen, scorers, rules)
@@ -149,10 +149,10 @@ def check_evaluation(
 
     if named := str(suite):
         check_suite(named)
-    case, rules = Case.before(model, request), protocols.find_protocol(protocol) if protocol else None
+    case, rules = Case.from_request(model, request), protocols.find_protocol(protocol) if protocol else None
     if named and needs_world(named):
         locate(case.model.name)
-    made = case.suite(_name_suite(case, named, rules), asks=asks, sizes=sizes, fraction=fraction)
+    made = case.find_suite(_name_suite(case, named, rules), asks=asks, sizes=sizes, fraction=fraction)
     return _choose_scorers(case, made, scorers, rules)
 
 
@@ -160,7 +160,7 @@ def _name_suite(case: Case, named: str, rules: Protocol | None) -> str:
     """The suite's name: the one that is asked for, or the protocol's; "" where the case's own is taken."""
     if named or not rules:
         return named
-    return rules.suite_for(choose_suite(case.request, case.known) if case.known else None)
+    return rules.choose_suite(choose_suite(case.request, case.known) if case.known else None)
 
 
 def _choose_scorers(

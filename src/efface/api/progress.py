@@ -90,12 +90,12 @@ class Notebook:
     """For each stage: what is done, the total, the time of its beginning, and what was done before this run."""
 
     def _repr_html_(self) -> str:
-        return "".join(map(self._line, self.stages))
+        return "".join(map(self._format_line, self.stages))
 
     def __repr__(self) -> str:
         return "; ".join(f"{stage}: {done} of {total}" for stage, (done, total, *_) in self.stages.items())
 
-    def _line(self, stage: str) -> str:
+    def _format_line(self, stage: str) -> str:
         done, total, began, before = self.stages[stage]
         made, took = done - before, time.monotonic() - began
         foreseen = made > 0 and done < total and stage != STEPS  # steps are counted from 0 in every drawing

@@ -98,7 +98,7 @@ class TakedownPlan:
     table: str = ""
     """The table by which `auto` ranked the methods; empty if the method was named."""
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """Formats the plan for a person to read."""
         need = f", at most {format_size(self.memory)} of memory" if self.memory else ""
         return [

@@ -99,7 +99,7 @@ def choose_trial(trials: Sequence[Trial]) -> Trial:
 
 
 def _weigh(found: Record) -> float:
-    heads = found.headline_measures()
+    heads = found.list_headlines()
     gone = [m.edited.value or 0.0 for m in heads if m.metric == "esr1"]
     lost = [m.drop.value for m in heads if m.metric == "psr1" and m.drop]
     return min(gone, default=0.0) - max(lost, default=0.0)

@@ -29,14 +29,14 @@ class Lossy(Attack):
     """Which weights are compressed: subsets or regular expressions, comma-separated. Vectors are never compressed."""
 
     @abstractmethod
-    def levels(self) -> Sequence[Level]:
+    def list_levels(self) -> Sequence[Level]:
         """The levels, from the mildest to the strongest; the last `queries` of them are used."""
 
     def list_stages(self) -> Sequence[str]:
-        return [note for note, _ in self._made()]
+        return [note for note, _ in self._list_used_levels()]
 
-    def _made(self) -> Sequence[Level]:
-        return self.levels()[-self.queries :]
+    def _list_used_levels(self) -> Sequence[Level]:
+        return self.list_levels()[-self.queries :]
 
     def check(self, context: AttackContext) -> None:
         context.require_edited_weights()
@@ -45,6 +45,6 @@ class Lossy(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         now = context.model.weights
         chosen = [name for name in select(now, self.weights) if now[name].dim() >= 2]
-        for note, compress in self._made():
+        for note, compress in self._list_used_levels():
             with context.model.swap_in({name: compress(now[name].detach()) for name in chosen}):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]

@@ -156,7 +156,7 @@ class AttackContext:
         """Raises ValueError where the model can't read pictures."""
         self.model.encode_pictures(torch.zeros(1, 3, self.model.resolution, self.model.resolution, dtype=torch.uint8))
 
-    def rng(self, *what: object) -> random.Random:
+    def make_rng(self, *what: object) -> random.Random:
         """A random generator for a row or a purpose, which does not depend on the rows that are attacked together."""
         return random.Random("/".join(map(str, (self.seed, self.concept, *what))))
 
@@ -210,7 +210,7 @@ class Attack(ABC):
         """The setting of each query of a row ("20 steps"), in order, if each has its own; otherwise empty."""
         return ()
 
-    def budget_shares(self) -> Sequence[float] | None:
+    def list_budget_shares(self) -> Sequence[float] | None:
         """The share of its budget that is spent after each query of a row; None where every query is a setting.
 
         It is empty where queries say nothing about the budget.
@@ -226,7 +226,7 @@ class Attack(ABC):
             with context.model.swap_in(changed):
                 broken = yield [Candidate(row.prompt, row.seed) for row in rows]
 
-        A row's candidates must not depend on the rows that are attacked together (`AttackContext.rng` of a row's id).
+        A row's candidates must not depend on the rows that are attacked together (see `AttackContext.make_rng`).
 
         Raises:
             NoGradient: the attack finds no gradient to follow.
@@ -282,6 +282,6 @@ def run_rounds(search: IterativeAttack, n: int) -> Proposals:
 
 def build_denoising_error(context: AttackContext, rows: Sequence[Row], name: str) -> DenoisingError:
     """The denoising error at the concept's pictures, for these rows of the attack of this name."""
-    rngs = [torch.Generator().manual_seed(context.rng(name, row.id).getrandbits(62)) for row in rows]
+    rngs = [torch.Generator().manual_seed(context.make_rng(name, row.id).getrandbits(62)) for row in rows]
     latents = torch.cat([context.model.encode_pictures(part) for part in context.pictures.split(16)])
     return DenoisingError(context.model, latents, rngs)

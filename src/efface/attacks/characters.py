@@ -38,7 +38,7 @@ class Characters(Attack):
         context.require_words()
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        rngs = [context.rng("characters", row.id) for row in rows]
+        rngs = [context.make_rng("characters", row.id) for row in rows]
         spellings = [perturb(context.concept, self.queries, rng) for rng in rngs]
         for turn in itertools.count():
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]

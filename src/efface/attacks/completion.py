@@ -71,7 +71,7 @@ class Completion(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         latents = context.encode_pictures(self.pictures)
-        orders = [context.rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
+        orders = [context.make_rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
         parts = self.strengths if self.how == "img2img" else self.halves
         mixes = list(itertools.product(parts, self.says))
         for i in itertools.count():
@@ -80,24 +80,24 @@ class Completion(Attack):
             prompts = [said.replace("{}", row.prompt) for row in rows]
             seeds = [row.seed + i // len(latents) for row in rows]
             if isinstance(part, str):
-                states, since = self._by_guidance(context, rows, prompts, given, seeds, part)
+                states, since = self._draw_by_guidance(context, rows, prompts, given, seeds, part)
             else:
-                states, since = self._noised(context, given, seeds, part)
+                states, since = self._add_noise(context, given, seeds, part)
             note = f"{part} half" if isinstance(part, str) else f"strength {part:g}"
             note += "" if said else ", no words"
             asked = zip(prompts, seeds, states, strict=True)
             yield [Candidate(prompt, seed, state, since, note) for prompt, seed, state in asked]
 
-    def _noised(
+    def _add_noise(
         self, context: AttackContext, given: Tensor, seeds: Sequence[int], strength: float
     ) -> tuple[Tensor, int]:
         """The noised pictures [n, c, h, w], and the index of their timestep, from which strength * steps are to go."""
-        steps = self._steps(context)
+        steps = self._count_steps(context)
         count = len(context.model.list_timesteps(steps))
         since = count - min(max(round(strength * count), 1), count)
         return context.model.add_noise(given, seeds, since, steps=steps), since
 
-    def _by_guidance(
+    def _draw_by_guidance(
         self,
         context: AttackContext,
         rows: Sequence[Row],
@@ -112,10 +112,10 @@ class Completion(Attack):
         for guidance in dict.fromkeys(guidances):
             own = [i for i, g in enumerate(guidances) if g == guidance]
             said, noise = [prompts[i] for i in own], [seeds[i] for i in own]
-            states[own], since = self._halved(context, said, given[own], noise, half, guidance)
+            states[own], since = self._draw_halves(context, said, given[own], noise, half, guidance)
         return states, since
 
-    def _halved(
+    def _draw_halves(
         self,
         context: AttackContext,
         prompts: Sequence[str],
@@ -125,7 +125,7 @@ class Completion(Attack):
         guidance: float | None,
     ) -> tuple[Tensor, int]:
         """States [n, c, h, w] with one step to go, before each of which a half was the pictures' own; its index."""
-        model, steps = context.model, self._steps(context)
+        model, steps = context.model, self._count_steps(context)
         cond, uncond = model.encode(prompts), model.encode([""])
         known = torch.zeros(given.shape[-2:], dtype=torch.bool, device=given.device)
         sides = known if half in ("left", "right") else known.T
@@ -139,5 +139,5 @@ class Completion(Attack):
             x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
         return torch.where(known, model.add_noise(given, seeds, last, steps=steps), x), last
 
-    def _steps(self, context: AttackContext) -> int:
+    def _count_steps(self, context: AttackContext) -> int:
         return context.model.defaults.steps if context.steps is None else context.steps

@@ -40,7 +40,7 @@ class DenoisingError:
     def __init__(self, model: Model, latents: Tensor, rngs: Sequence[torch.Generator]) -> None:
         self.model, self.latents, self.rngs = model, latents, list(rngs)
 
-    def rows(self, at: int | None = None) -> States:
+    def draw_states(self, at: int | None = None) -> States:
         """A picture for each row noised to timestep `at` or a random one; "goal" is the noise in the model's space."""
         picks = self._draw(len(self.latents))
         t = self._draw(len(self.model.levels)) if at is None else torch.full_like(picks, at)
@@ -50,13 +50,13 @@ class DenoisingError:
         x_t = add_noise(x0, eps, bar)
         return States(x_t, t, {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
 
-    def error(self, rows: States, cond: Cond) -> Tensor:
+    def compute_error(self, rows: States, cond: Cond) -> Tensor:
         """The mean squared error [n], in eps, between the prediction under `cond` (n rows) and the goal."""
         said = self.model.predict_guided(rows.x, rows.t, cond)
         weight = space_weight(self.model.find_noise_level(rows.t), self.model.space, "eps")
         return weighted_errors(said, rows.known["goal"], weight)
 
-    def steepness(self, states: States, at: Tensor, read: Callable[[Tensor, slice], Cond]) -> tuple[Tensor, Tensor]:
+    def differentiate(self, states: States, at: Tensor, read: Callable[[Tensor, slice], Cond]) -> tuple[Tensor, Tensor]:
         """The error [n] of inputs [n, ...] and its gradient [n, ...], with `Model.gradient_rows` rows at once.
 
         Args:
@@ -67,7 +67,7 @@ class DenoisingError:
 
         def error(inputs: Tensor, part: slice) -> Tensor:
             known = {name: tensor[part] for name, tensor in states.known.items()}
-            return self.error(States(states.x[part], states.t[part], known), read(inputs, part))
+            return self.compute_error(States(states.x[part], states.t[part], known), read(inputs, part))
 
         with self.model.frozen():
             return measure_steepness_by_parts(error, at, self.model.gradient_rows, self.model.loss_factor)

@@ -89,7 +89,7 @@ class ConceptInversion(Attack):
         context.require_image_input()
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        words = self._learned(context)
+        words = self._learn_words(context)
         texts = [context.put(row.prompt, SLOT) for row in rows]
         slots = [_leave_room(context.model, text, self.tokens) for text in texts]
         for i, word in enumerate(words):
@@ -100,21 +100,21 @@ class ConceptInversion(Attack):
             asked = [Prompt(text.replace(SLOT, "<*>"), row) for text, row in zip(texts, read, strict=True)]
             yield [Candidate(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
 
-    def _learned(self, context: AttackContext) -> Tensor:
+    def _learn_words(self, context: AttackContext) -> Tensor:
         """Learns the words' token embeddings [queries, tokens, d], all at once."""
-        start = torch.stack([self._start(context, i) for i in range(self.queries)]).requires_grad_()
+        start = torch.stack([self._choose_start(context, i) for i in range(self.queries)]).requires_grad_()
         adam = Adam32bit([start], self.lr)
         for done in range(0, self.steps, SAVE_EVERY):
             until = min(done + SAVE_EVERY, self.steps)
             adam.load_state_dict(context.once(f"{until} steps", partial(self._learn, context, adam, done, until)))
         return start.detach()
 
-    def _start(self, context: AttackContext, i: int) -> Tensor:
+    def _choose_start(self, context: AttackContext, i: int) -> Tensor:
         """The token embeddings [tokens, d] at which the i-th word starts."""
         word = (
             self.start
             if self.start and i == 0
-            else context.rng("inversion", "start", i).choice(context.list_other_words())
+            else context.make_rng("inversion", "start", i).choice(context.list_other_words())
         )
         ids = _read_ids(context.model, word)
         return context.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
@@ -130,7 +130,7 @@ class ConceptInversion(Attack):
             for template in templates
         ]
         for step in range(done, until):
-            choice = context.rng("inversion", step)
+            choice = context.make_rng("inversion", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             spelled = [choice.choice(slots) for _ in owner]
             x0 = latents[

@@ -37,9 +37,9 @@ class Merge(Attack):
             raise ValueError(f"shares of the base lie between 0 and 1, for example 0.5; got {self.shares}")
 
     def list_stages(self) -> Sequence[str]:
-        return [f"{share:.0%} of the base" for share in self._mixed()]
+        return [f"{share:.0%} of the base" for share in self._list_used_shares()]
 
-    def _mixed(self) -> list[float]:
+    def _list_used_shares(self) -> list[float]:
         return sorted(set(self.shares))[-self.queries :]
 
     def check(self, context: AttackContext) -> None:
@@ -50,7 +50,7 @@ class Merge(Attack):
         now = {name: model.weights[name].detach() for name in names}
         with context.base():
             base = {name: model.weights[name].detach() for name in names}
-        for share, note in zip(self._mixed(), self.list_stages(), strict=True):
+        for share, note in zip(self._list_used_shares(), self.list_stages(), strict=True):
             mixed = {name: torch.lerp(now[name].float(), base[name].float(), share).to(now[name]) for name in names}
             with model.swap_in(mixed):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]

@@ -80,7 +80,7 @@ class Readings(IterativeAttack):
             goals = model.encode([context.put(row.prompt, context.concept) for row in rows])
         self.wanted = model.get_embedding(goals).flatten(1).float()
         self.table = model.embed(model.tokenize(self.words)[:, 1]).detach().float()
-        self.rngs = [torch.Generator().manual_seed(context.rng("mma", row.id).getrandbits(62)) for row in rows]
+        self.rngs = [torch.Generator().manual_seed(context.make_rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
         self.ids = torch.stack(picks).to(self.table.device)
 
@@ -100,18 +100,20 @@ class Readings(IterativeAttack):
         model = self.context.model
         with model.frozen():
             far, grad = measure_steepness(
-                lambda words: self._far(words, self.wanted), self.table[self.ids], model.loss_factor
+                lambda words: self._measure_distance(words, self.wanted), self.table[self.ids], model.loss_factor
             )
         tried = substitute(self.ids, compute_slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
         n, m = tried.shape[:2]
         with torch.no_grad():
             parts = zip(tried.flatten(0, 1).split(256), self.wanted.repeat_interleave(m, 0).split(256), strict=True)
-            distance = torch.cat([self._far(self.table[ids], wanted) for ids, wanted in parts]).reshape(n, m)
+            distance = torch.cat([self._measure_distance(self.table[ids], wanted) for ids, wanted in parts]).reshape(
+                n, m
+            )
         best = distance.min(dim=1)
         chosen = tried[torch.arange(n, device=tried.device), best.indices]
         self.ids = torch.where((best.values < far)[:, None], chosen, self.ids)
 
-    def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
+    def _measure_distance(self, words: Tensor, wanted: Tensor) -> Tensor:
         """1 - cosine [n] between the encoding of these token embeddings [n, k, d] and the wanted encoding [n, D]."""
         model = self.context.model
         read = model.get_embedding(model.encode_with_grad([""] * len(words), words))

@@ -92,12 +92,12 @@ class Prompts(IterativeAttack):
 
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
-            states = self._goal(self.denoising.rows())
+            states = self._predict_goal(self.denoising.draw_states())
             at = self.table[find_nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
-            self.soft.step(self.denoising.steepness(states, at, lambda prompts, _: self._cond(prompts))[1])
+            self.soft.step(self.denoising.differentiate(states, at, lambda prompts, _: self._encode(prompts))[1])
         if self.how.how == "soft":
             with torch.no_grad():
-                conds = self.context.model.get_embedding(self._cond(self.soft.at))
+                conds = self.context.model.get_embedding(self._encode(self.soft.at))
             return [Candidate(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
         texts = spell(find_nearest(self.soft.at, self.table), self.context.words)
         return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
@@ -107,12 +107,12 @@ class Prompts(IterativeAttack):
         self.denoising.keep(rows)
         self.soft.keep(rows)
 
-    def _cond(self, at: Tensor) -> Cond:
+    def _encode(self, at: Tensor) -> Cond:
         """The conditions of prompts that consist of these token embeddings [n, k, d]."""
         model, empty = self.context.model, [""] * len(at)
         return model.with_guider_inputs(empty, model.encode_with_grad(empty, at))
 
-    def _goal(self, states: States) -> States:
+    def _predict_goal(self, states: States) -> States:
         """The states with the base's predictions for the concept."""
         model, prompts = self.context.model, [self.context.put(row.prompt, self.context.concept) for row in self.rows]
         with self.context.base(), torch.no_grad():

@@ -33,7 +33,7 @@ class Prune(Lossy):
         if not self.sparsities or not 0 < min(self.sparsities) <= max(self.sparsities) < 1:
             raise ValueError(f"sparsities are shares between 0 and 1, for example 0.3; got {self.sparsities}")
 
-    def levels(self) -> Sequence[Level]:
+    def list_levels(self) -> Sequence[Level]:
         return [
             (f"{share:.0%} pruned", partial(prune_weights, sparsity=share)) for share in sorted(set(self.sparsities))
         ]

@@ -34,5 +34,5 @@ class Quantise(Lossy):
         if not self.bits or min(self.bits) < 2:
             raise ValueError(f"bits are some of 2 and more, for example 8 and 4; got {self.bits}")
 
-    def levels(self) -> Sequence[Level]:
+    def list_levels(self) -> Sequence[Level]:
         return [(f"int{bits}", partial(round_weights, bits=bits)) for bits in sorted(set(self.bits), reverse=True)]

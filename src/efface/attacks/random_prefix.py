@@ -42,7 +42,7 @@ class RandomPrefix(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         words = context.list_other_words() if context.accepts_words else []
-        rngs = [context.rng("random-prefix", row.id) for row in rows]
+        rngs = [context.make_rng("random-prefix", row.id) for row in rows]
         for turn in itertools.count():
             drawn = [rng.choices(words, k=self.length) if words else [] for rng in rngs]
             prefixes = [_put_before(context, own, row.prompt) for own, row in zip(drawn, rows, strict=True)]

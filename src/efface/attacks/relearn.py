@@ -74,32 +74,32 @@ class Relearn(Attack):
     def check(self, context: AttackContext) -> None:
         if context.edit is not None:
             context.require_edited_weights()
-        self._chosen(context.model)
+        self._choose_weights(context.model)
         context.require_image_input()
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        start = {name: context.model.weights[name].detach() for name in self._chosen(context.model)}
-        adam, done = Adam32bit(self._params(context, start), self.lr), 0
-        for stop, note in zip(self.stops(), self.list_stages(), strict=True):
+        start = {name: context.model.weights[name].detach() for name in self._choose_weights(context.model)}
+        adam, done = Adam32bit(self._build_params(context, start), self.lr), 0
+        for stop, note in zip(self.list_stops(), self.list_stages(), strict=True):
             adam.load_state_dict(context.once(note, partial(self._learn, context, adam, start, done, stop)))
             done = stop
             with torch.no_grad():
-                moved = self._moved(start, adam.params)
+                moved = self._apply_params(start, adam.params)
             with context.model.swap_in(moved):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
     def list_stages(self) -> Sequence[str]:
-        return [f"{stop} step{'s' * (stop > 1)}" for stop in self.stops()]
+        return [f"{stop} step{'s' * (stop > 1)}" for stop in self.list_stops()]
 
-    def budget_shares(self) -> Sequence[float]:
-        return [stop / self.steps for stop in self.stops()]
+    def list_budget_shares(self) -> Sequence[float]:
+        return [stop / self.steps for stop in self.list_stops()]
 
-    def stops(self) -> list[int]:
+    def list_stops(self) -> list[int]:
         """The last `queries` of 1, 2, 5, 10, 20, 50 … and the number of steps itself."""
         series = [n * 10**k for k in range(len(str(self.steps))) for n in (1, 2, 5)]
         return [*(n for n in series if n < self.steps), self.steps][-self.queries :]
 
-    def _chosen(self, model: Model) -> list[str]:
+    def _choose_weights(self, model: Model) -> list[str]:
         """The weights that are trained; raises ValueError where none can be."""
         now = model.weights
         chosen = [name for name in select(now, self.weights) if self.how == "dense" or now[name].dim() >= 2]
@@ -107,18 +107,18 @@ class Relearn(Attack):
             raise ValueError(f"{self.weights!r} selects no matrix; a low-rank change needs some, for example 'xattn'")
         return chosen
 
-    def _params(self, context: AttackContext, start: Mapping[str, Tensor]) -> list[Tensor]:
+    def _build_params(self, context: AttackContext, start: Mapping[str, Tensor]) -> list[Tensor]:
         """fp32 copies of the weights; or for each a random [rank, in] and a zero [out, rank], whose product is zero."""
         if self.how == "dense":
             return [weight.float().clone().requires_grad_() for weight in start.values()]
-        rng = torch.Generator().manual_seed(context.rng("relearn", "start").getrandbits(63))
+        rng = torch.Generator().manual_seed(context.make_rng("relearn", "start").getrandbits(63))
         params: list[Tensor] = []
         for flat in (weight.flatten(1) for weight in start.values()):
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             params += [down.to(flat.device), torch.zeros(len(flat), self.rank, device=flat.device)]
         return [param.requires_grad_() for param in params]
 
-    def _moved(self, start: Mapping[str, Tensor], params: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _apply_params(self, start: Mapping[str, Tensor], params: Sequence[Tensor]) -> dict[str, Tensor]:
         """The weights from the params, by name, with a gradient to the params."""
         if self.how == "dense":
             return {name: param.to(start[name]) for name, param in zip(start, params, strict=True)}
@@ -138,13 +138,13 @@ class Relearn(Attack):
         templates = self.style_templates if context.asks == "style" else self.templates
         prompts = [template.format(context.placeholder or context.concept) for template in templates]
         for step in range(done, until):
-            choice = context.rng("relearn", step)
+            choice = context.make_rng("relearn", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             asked = [choice.choice(prompts) for _ in range(self.batch)]
             x0 = latents[
                 torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device, non_blocking=True)
             ]
-            with torch.enable_grad(), model.frozen(), model.swap_in(self._moved(start, adam.params)):
+            with torch.enable_grad(), model.frozen(), model.swap_in(self._apply_params(start, adam.params)):
                 cond = model.encode_with_grad(asked)
                 errors = measure_denoising_errors(
                     lambda x_t, t, cond=cond: call_in_pieces(first, x_t, t, cond, model.gradient_rows),

@@ -70,27 +70,27 @@ class Revive(Attack):
                 raise ValueError(f"{name} are above 0 and at most 1, one or more; got {given}")
 
     def list_stages(self) -> Sequence[str]:
-        return [f"{share:.0%} of the {signs}'s signs, quantile {quant:g}" for signs, quant, share in self._mixes()]
+        return [f"{share:.0%} of the {signs}'s signs, quantile {quant:g}" for signs, quant, share in self._list_mixes()]
 
-    def _mixes(self) -> list[tuple[Signs, float, float]]:
+    def _list_mixes(self) -> list[tuple[Signs, float, float]]:
         return list(itertools.product(self.signs, self.quantiles, self.shares))[: self.queries]
 
     def check(self, context: AttackContext) -> None:
         context.require_edited_weights()
-        if not self._scars(context.model):
+        if not self._find_scars(context.model):
             raise ValueError(
                 f"no weight of this model shows that it was pruned: no matrix has {self.least:.2%} zeros, nor noise of "
                 "fewer digits; nothing was pruned, or noise took its place. merge and relearn need no zeros"
             )
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        found = self._scars(context.model)
-        for (signs, quantile, share), note in zip(self._mixes(), self.list_stages(), strict=True):
+        found = self._find_scars(context.model)
+        for (signs, quantile, share), note in zip(self._list_mixes(), self.list_stages(), strict=True):
             guesses = context.once(signs, partial(_guess, signs, context.model, found))
             with context.model.swap_in(_restore(context.model, found, guesses, quantile, share)):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
-    def _scars(self, model: Model) -> dict[str, Tensor]:
+    def _find_scars(self, model: Model) -> dict[str, Tensor]:
         """The masks, bool [out, in], of pruned weights by name, for matrices in which pruning is visible."""
         now = model.weights
         matrices = [name for name in select(now, self.weights) if now[name].dim() >= 2]

@@ -79,13 +79,13 @@ class RingABell(Attack):
 
     def check(self, context: AttackContext) -> None:
         context.require_words()
-        self._breeding(len(self._words(context)))
+        self._build_breeding(len(self._list_words(context)))
         if self.length > context.room:
             raise ValueError(f"{self.length} words do not fit; at most {context.room} do in {context.model.name}")
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        rngs = [torch.Generator().manual_seed(context.rng("ring-a-bell", row.id).randrange(2**31)) for row in rows]
-        each = self._vocabularies(context, rows)
+        rngs = [torch.Generator().manual_seed(context.make_rng("ring-a-bell", row.id).randrange(2**31)) for row in rows]
+        each = self._build_vocabularies(context, rows)
         with context.base(), torch.no_grad():
             goal = _read(context, [row.prompt for row in rows]) + self.eta * compute_concept_vector(context)
 
@@ -93,7 +93,7 @@ class RingABell(Attack):
                 texts = [spell_prompt(each[i], one) for i, one in zip(owner.tolist(), genes, strict=True)]
                 return measure_text_distances(context, texts, goal, owner)
 
-            found = evolve(cost, self._breeding(len(each[0])), rngs, self.queries)
+            found = evolve(cost, self._build_breeding(len(each[0])), rngs, self.queries)
         ranked = [[spell_prompt(words, one) for one in people] for words, (people, _) in zip(each, found, strict=True)]
         for turn in itertools.count():
             yield [
@@ -101,12 +101,12 @@ class RingABell(Attack):
                 for best, row in zip(ranked, rows, strict=True)
             ]
 
-    def _words(self, context: AttackContext) -> Sequence[str]:
+    def _list_words(self, context: AttackContext) -> Sequence[str]:
         return context.words if self.names else context.list_other_words()
 
-    def _vocabularies(self, context: AttackContext, rows: Sequence[Row]) -> list[Sequence[str]]:
+    def _build_vocabularies(self, context: AttackContext, rows: Sequence[Row]) -> list[Sequence[str]]:
         """The words of each row's search, equally many for all rows, including the prompt's own."""
-        words = self._words(context)
+        words = self._list_words(context)
         if not self.nearest or self.nearest >= len(words):
             return [words] * len(rows)
         order = context.once(
@@ -116,7 +116,7 @@ class RingABell(Attack):
         own = ([w for w in re.findall("[a-z]+", row.prompt.casefold()) if w in known] for row in rows)
         return [list(dict.fromkeys([*said, *best]))[: self.nearest] for said in own]
 
-    def _breeding(self, genes: int) -> Breeding:
+    def _build_breeding(self, genes: int) -> Breeding:
         return Breeding(genes, self.length, self.population, self.generations, self.mutation, self.crossover)
 
 
@@ -138,7 +138,7 @@ def sort_by_likeness(context: AttackContext, words: Sequence[str]) -> Tensor:
 
 def derive_seed(context: AttackContext, row: Row, turn: int) -> int:
     """Another seed for a row's later tries."""
-    return context.rng("ring-a-bell", row.id, turn).randrange(2**31)
+    return context.make_rng("ring-a-bell", row.id, turn).randrange(2**31)
 
 
 def spell_prompt(words: Sequence[str], genes: Tensor) -> str:

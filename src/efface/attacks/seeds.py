@@ -54,7 +54,7 @@ class Seeds(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         templates = TEMPLATES.get(context.asks, THINGS)
-        rngs = [context.rng("seeds", row.id) for row in rows]
+        rngs = [context.make_rng("seeds", row.id) for row in rows]
         orders = [rng.sample(templates, len(templates)) for rng in rngs]
         for turn in itertools.count():
             half, other = divmod(turn, 2)

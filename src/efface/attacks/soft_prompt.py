@@ -86,14 +86,14 @@ class Embeddings(IterativeAttack):
         self.own = context.model.encode([row.prompt for row in rows])
         # A flow may read a prompt by several encoders and by pooled embeddings: all of these change.
         self.whole = context.model.space == "flow"
-        self.soft = RowwiseAdam(self._start().float(), how.lr)
+        self.soft = RowwiseAdam(self._choose_start().float(), how.lr)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
-            states = self.denoising.rows()
-            self.soft.step(self.denoising.steepness(states, self.soft.at, self._cond)[1])
+            states = self.denoising.draw_states()
+            self.soft.step(self.denoising.differentiate(states, self.soft.at, self._encode)[1])
         with torch.no_grad():
-            found = self.context.model.get_embedding(self._cond(self.soft.at, slice(None)))
+            found = self.context.model.get_embedding(self._encode(self.soft.at, slice(None)))
         return [Candidate(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -101,7 +101,7 @@ class Embeddings(IterativeAttack):
         self.denoising.keep(rows)
         self.soft.keep(rows)
 
-    def _start(self) -> Tensor:
+    def _choose_start(self) -> Tensor:
         if self.how.where == "encoding":
             return flatten_parts(self.own) if self.whole else self.own.embedding
         model = self.context.model
@@ -109,7 +109,7 @@ class Embeddings(IterativeAttack):
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.denoising.rngs]
         return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
-    def _cond(self, at: Tensor, part: slice) -> Cond:
+    def _encode(self, at: Tensor, part: slice) -> Cond:
         """The conditions from the embeddings [m, ...] of some of the rows."""
         model = self.context.model
         if self.how.where == "words":

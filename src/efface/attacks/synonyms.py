@@ -34,7 +34,7 @@ class Synonyms(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         known = [*context.synonyms, *context.paraphrases]
-        rngs = [context.rng("synonyms", row.id) for row in rows]
+        rngs = [context.make_rng("synonyms", row.id) for row in rows]
         orders = [rng.sample(known, len(known)) for rng in rngs]
         for turn in itertools.count():
             again = turn >= len(known)

@@ -100,13 +100,13 @@ class Prefixes(IterativeAttack):
 
     def _step(self, at: int) -> None:
         model, points = self.context.model, self.points
-        states = self.denoising.rows(at)
+        states = self.denoising.draw_states(at)
         prompts = [row.prompt for row in self.rows]
         words = self.table[draw_tokens(points.at, self.denoising.rngs)]
 
         def read(prefix: Tensor, part: slice) -> Cond:
             return model.with_guider_inputs(prompts[part], model.encode_with_grad(prompts[part], prefix))
 
-        _, grad = self.denoising.steepness(states, words, read)
+        _, grad = self.denoising.differentiate(states, words, read)
         points.step(compute_slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
         points.at = project_to_simplex(points.at)

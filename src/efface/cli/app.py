@@ -1,7 +1,7 @@
 """The command line: each command is a file with a dataclass whose fields are the command's flags.
 
 Nothing here imports torch before a command needs it, so that `--help` and `list` answer at once; for the same reason
-only the flags of the command that was named are made.
+only the flags of the named command are built.
 """
 
 import inspect
@@ -76,14 +76,15 @@ LESS_MEMORY = {
 """Flags of a command that reduce memory, beside those that all commands with a model have."""
 LESS_OF_MODEL = "--dtype bf16 (or fp16) and --offload"
 BROKEN_PIPE = 141
-"""What a shell reports of a command whose reader went away."""
+"""The exit code that a shell reports for a command whose output is no longer read."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Runs one command.
 
     Returns:
-        0 where it worked, 1 where the work failed, 2 where it was asked for something that can't be done; a gate's own.
+        The exit code: 0 where the command worked, 1 where its work failed, 2 where its arguments ask for something
+        that can't be done, 130 where it was stopped. `verify`, `record` and `takedown` have codes of their own.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -117,7 +118,7 @@ def _answer(args: list[str]) -> int:
 
 
 def _run(name: str, args: Sequence[str]) -> int:
-    """The command's own exit code; 0 where it has none."""
+    """Runs the command, and returns its own exit code, or 0 where it has none."""
     if name not in COMMANDS:
         raise ValueError(f"there is no command {name!r}{did_you_mean(name, tuple(COMMANDS))}")
     if name == "erase" and args and not args[0].startswith("-"):
@@ -129,8 +130,9 @@ def _run(name: str, args: Sequence[str]) -> int:
 
 
 def explain_memory(command: str, error: Exception) -> Exception:
-    """The text of an error; where a GPU's memory ran out, it names flags that take less memory instead of torch's own
-    text. The error is recognised by its class name, because torch is not imported here.
+    """Returns the error; where a GPU's memory ran out, one that names flags that need less memory.
+
+    Such an error is recognised by the name of its class, because torch is not imported here.
     """
     if type(error).__name__ != "OutOfMemoryError":
         return error
@@ -139,7 +141,7 @@ def explain_memory(command: str, error: Exception) -> Exception:
 
 
 def describe_usage() -> str:
-    """What `efface --help` prints."""
+    """Returns the text that `efface --help` prints."""
     lines = ["usage: efface COMMAND [flags]", "", *textwrap.wrap(ABOUT, WIDTH)]
     for title, group in GROUPS.items():
         lines += ["", f"{title}:"]

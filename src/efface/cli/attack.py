@@ -78,7 +78,7 @@ class AttackCommand:
 
         with show_progress() as report:
             record = attack(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.edit,
                 self.out,
                 self.suite,
@@ -107,7 +107,7 @@ class AttackCommand:
 
 
 def group_by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of each attack, parsed from flags such as "ring-a-bell.generations=40"."""
+    """Parses the settings of each attack from flags such as "ring-a-bell.generations=40"; ValueError for other text."""
     from ..attacks import find_name
 
     out: dict[str, dict[str, Any]] = {}
@@ -123,7 +123,7 @@ def group_by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def parse_literal(text: str) -> Any:
-    """A number, a truth value or a text."""
+    """Parses a number, a truth value or another literal of Python; other text is returned as it is."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -133,7 +133,7 @@ def parse_literal(text: str) -> Any:
 
 
 def parse_synonyms(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Other names of each concept, parsed from flags such as "cat=kitty"; ValueError for anything else."""
+    """Parses other names of each concept from flags such as "cat=kitty"; ValueError for other text."""
     found: dict[str, tuple[str, ...]] = {}
     for each in given:
         concept, equals, word = (part.strip() for part in each.partition("="))
@@ -146,7 +146,7 @@ def parse_synonyms(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def format_table(record: AttackRecord) -> str:
-    """The success rate of each attack beside its controls, and the alarms, as text."""
+    """Writes the success rate of each attack beside its controls, and the alarms, as text."""
     from ..reporting.wording import format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
@@ -161,7 +161,7 @@ def format_table(record: AttackRecord) -> str:
         rows.append((name, format_rate(own, own.after.value, True) if own else "–", baseline, *shown, *cost))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [climb(t) for t in record.measures if t.condition == "target" and t.stages and len(t.curve) > 1]
+    lines += [format_stages(t) for t in record.measures if t.condition == "target" and t.stages and len(t.curve) > 1]
     for searched in dict.fromkeys(t.searched for t in record.measures if t.searched):
         names = dict.fromkeys(t.attack for t in record.measures if t.searched == searched)
         lines.append(f"{', '.join(names)} searched {searched}")
@@ -169,8 +169,8 @@ def format_table(record: AttackRecord) -> str:
     return "\n".join([*lines, f"before any attack {before}; robust {robust}"])
 
 
-def climb(measure: AttackMeasure) -> str:
-    """The success rate after each of the attack's settings."""
+def format_stages(measure: AttackMeasure) -> str:
+    """Writes the success rate after each of the attack's settings as one line."""
     steps = [f"{rate:.0%} with {stage}" for stage, rate in zip(measure.stages, measure.curve[1:], strict=False)]
     return f"{measure.attack}, rows broken by then: {measure.curve[0]:.0%} before, {', '.join(steps)}"
 

@@ -65,7 +65,7 @@ class AuditCommand:
         look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "seed")
         with show_progress() as report:
             found = audit(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.edit,
                 self.out,
                 vocabulary=self.vocabulary or (),
@@ -81,7 +81,7 @@ class AuditCommand:
 
 
 def format_table(found: Audit) -> str:
-    """The words that were drawn, one on each line."""
+    """Writes the words that were drawn, one on each line."""
     lines = [
         f"{len(found.ranking)} words were searched by {found.measure}; the most damaged and random others were drawn:"
     ]

@@ -105,7 +105,7 @@ class Diff:
 
 
 def format_table(found: Difference, top: int) -> str:
-    """The difference, for a person."""
+    """Writes the difference as text, with the `top` tensors that change most."""
     lines = [f"{len(found.tensors)} of {found.of} tensors differ, by {found.relative:.3%} of all weights' norm"]
     if found.tensors and top:
         lines.append(f"{'change':>8}  {'numbers':>7}  {'rank':>4}  tensor")

@@ -1,4 +1,4 @@
-"""`efface completion`: commands, flags and names, completed by the shell."""
+"""`efface completion`: scripts by which a shell completes commands, flags and names."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 @dataclass(frozen=True)
 class Completion:
-    """Print what makes a shell complete commands, flags and names.
+    """Print the script by which a shell completes commands, flags and names.
 
-    bash: eval "$(efface completion bash)" in ~/.bashrc. zsh: the same with zsh, in ~/.zshrc. fish: efface completion
-    fish > ~/.config/fish/completions/efface.fish. `words` is what these scripts call: it lists what may follow.
+    For bash, write eval "$(efface completion bash)" into ~/.bashrc; for zsh, the same with zsh into ~/.zshrc; for fish,
+    run efface completion fish > ~/.config/fish/completions/efface.fish. The scripts call `efface completion words`,
+    which lists the words that may follow.
     """
 
     example: ClassVar[str] = "efface completion bash"
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish", "words"]]
-    """The shell."""
+    """The shell, or "words", which the scripts call."""
     after: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Of `words`: the words before the one that is completed."""
+    """For "words": the words before the one that is completed."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -54,7 +55,7 @@ class Completion:
 
 
 def list_words(before: Sequence[str]) -> list[str]:
-    """What may follow these words: commands, names that a flag takes, or flags; nothing where a file may follow."""
+    """Lists what may follow these words: commands, names for a flag, or flags; nothing where a file may follow."""
     from .app import COMMANDS
 
     if not before:
@@ -73,7 +74,7 @@ def list_words(before: Sequence[str]) -> list[str]:
 
 
 def _list_names_after(before: Sequence[str]) -> list[str]:
-    """The names that the last word asks for: a model's after --model, a method's after `erase`."""
+    """Lists the names that the last word asks for: of models after --model, of methods after `erase`."""
     from ..models.loading import list_bundled as models
     from ..suites.spec import list_names as suites
 
@@ -92,7 +93,7 @@ def _list_names_after(before: Sequence[str]) -> list[str]:
 
 
 def _list_flags(command: type, only: type | None = None) -> list[str]:
-    """The flags of a command, from its fields and those of the groups among them; `only` those of this type."""
+    """Lists the flags of a command and of its groups of flags; `only` keeps those of one type."""
     found: list[str] = []
     plain, annotated = (typing.get_type_hints(command, include_extras=extras) for extras in (False, True))
     for field in dataclasses.fields(command):
@@ -113,7 +114,7 @@ def _list_erase_flags() -> list[str]:
 
 
 def _list_method_flags(name: str) -> list[str]:
-    """A method's flags, read from its source, so that no torch is imported."""
+    """Lists a method's flags, which are read from its source, so that torch is not imported."""
     found: dict[str, None] = {}
     for each in reversed(list(walk_lineage(METHODS.find_entry(name).written))):
         found |= {

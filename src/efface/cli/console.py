@@ -32,7 +32,7 @@ def warn(text: str) -> None:
 
 
 def print_result(data: Any, as_json: bool, text: str) -> None:
-    """The command's result, for a program or for a person."""
+    """Prints the command's result: `data` as JSON, or `text`."""
     print(json.dumps(data, indent=1, ensure_ascii=False) if as_json else text, flush=True)
 
 
@@ -57,7 +57,7 @@ def quieten() -> None:
 
 
 def tell_suite(suite: Suite) -> None:
-    """Says what will be drawn, and how a file of prompts was read, where the suite is from one."""
+    """Prints how many prompts will be drawn, and, where the suite is a file of prompts, how the file was read."""
     for line in suite.summary.format_lines() if suite.summary else ():
         say(line)
     n = len(suite.rows)
@@ -66,13 +66,15 @@ def tell_suite(suite: Suite) -> None:
 
 def tell_plan(plan: Plan | GradientPlan) -> None:
     """Prints how much memory a training or gradient-based attacks will need."""
-    say(f"memory that this run needs, at most:\n{plan.table()}")
+    say(f"memory that this run needs, at most:\n{plan.format_table()}")
 
 
 @contextmanager
 def show_progress(aloud: bool = True) -> Iterator[Report]:
-    """Gives a function of a stage's name, the amount done and the total, which shows progress with the time left
-    where `aloud`."""
+    """Yields a function that shows progress; it takes a stage's name, the amount done and the total.
+
+    The function does nothing where `aloud` is False.
+    """
     if not aloud:
         yield report_nothing
     elif sys.stderr.isatty():
@@ -83,7 +85,7 @@ def show_progress(aloud: bool = True) -> Iterator[Report]:
 
 
 def _print_lines() -> Report:
-    """Prints a line when a stage begins, every few seconds, and when it ends."""
+    """Returns a function that prints a line when a stage begins, every few seconds, and when it ends."""
     began: dict[str, tuple[float, int]] = {}
     spoken: dict[str, float] = {}
     ended: set[str] = set()

@@ -14,7 +14,8 @@ MARKS = {True: "ok", False: "missing"}
 class Doctor:
     """Report what is installed, which device works, and what each task needs that is missing.
 
-    Exit code 0: everything that efface itself needs is there. 1: something is not. Extras don't count.
+    The exit code is 0 where everything that efface itself needs is installed, and 1 where something is missing; extras
+    that are missing do not change it.
     """
 
     example: ClassVar[str] = "efface doctor"

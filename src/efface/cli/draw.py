@@ -41,7 +41,7 @@ class Draw:
     seed: int = 0
     """Seed of the first picture of each prompt; each further picture has the next seed."""
     count: int = 1
-    """Pictures a prompt."""
+    """Number of pictures of each prompt."""
     overwrite: bool = False
     """Replace the results of another request in the folder of --out."""
     json: bool = False
@@ -55,7 +55,7 @@ class Draw:
         strength = self.drawing.strength[0] if len(self.drawing.strength) == 1 else self.drawing.strength or 1.0
         with show_progress() as report:
             drawn = draw(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.prompt,
                 self.out,
                 edits=self.edit,

@@ -130,7 +130,7 @@ class Request:
         check_before_opening(method, erasure, self.memory.max_memory, self.output.track)
         try:
             return erase(
-                LazyModel(asked.model, self.opened),
+                LazyModel(asked.model, self.open_model),
                 erasure,
                 name,
                 max_memory=self.memory.max_memory,
@@ -147,7 +147,10 @@ class Request:
             raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
 
     def check_places(self) -> None:
-        """Raises, before the work, where there is no such model, or a result can't be written or replaces another."""
+        """Raises ValueError or OSError for a name that is no model's, or a result that can't be written, before any work.
+
+        A result that would replace another is refused too, unless --overwrite allows it.
+        """
         from ..models.loading import check_model_name
 
         check_model_name(self.request.model)
@@ -162,12 +165,12 @@ class Request:
         if self.memory.store:
             check_folder(self.memory.store)
 
-    def opened(self) -> Model:
-        """The model, set up as the flags say."""
+    def open_model(self) -> Model:
+        """Opens the model as the flags say."""
         from ..planning.machine import read_size
 
         bound = read_size(self.memory.store_memory) if self.memory.store_memory else None
-        return self.loading.opened(
+        return self.loading.open_model(
             self.request.model,
             checkpointing=self.memory.checkpointing,
             store=self.memory.store,
@@ -193,7 +196,7 @@ class Erase(Request):
 
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:
-    """Read the flags of `erase` and of one method, whose defaults are those suggested for the model.
+    """Reads the flags of `erase` and of one method, whose defaults are those suggested for the model.
 
     The method's class is imported when the flags are understood, so that help and a misspelled flag need no torch.
     """
@@ -222,7 +225,7 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
 
 
 def tell_suggestions(name: str, model: Model, given: Mapping[str, Any]) -> None:
-    """Says what the opened model suggests of its own, beyond the defaults that were said before it was opened."""
+    """Prints settings that the opened model suggests, except those that were printed before it was opened."""
     from ..methods import suggest_for_bundled, suggest_settings
 
     told = suggest_for_bundled(name, model.name)
@@ -235,15 +238,16 @@ def _say_defaults(suggested: Mapping[str, Any]) -> None:
 
 
 def _name_flag(method: str, field: str) -> str:
-    """The flag of a method's field: with the method's name before it where `erase` has the same flag itself."""
+    """Returns the flag of a method's field; the method's name precedes it where `erase` has a flag of the same name."""
     taken = {own.name for part in (What, Output, Memory, Loading) for own in dataclasses.fields(part)}
     return (f"{method}_{field}" if field in taken else field.removesuffix("_")).replace("_", "-")
 
 
 def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """A method's arguments as two groups of flags, with these defaults over its own: its own, and its training's.
+    """Lists a method's arguments as two groups of flags, the method's own and those of its training.
 
-    A flag that `erase` itself has too bears the method's name before its own, as `--ac-variant`.
+    `suggested` replaces defaults. Where `erase` has a flag of the same name, the method's name precedes the flag, as in
+    `--ac-variant`.
     """
     groups: dict[str, list[tuple[str, Any, Any]]] = {"method": [], "training": []}
     for field in list_fields(name):
@@ -255,7 +259,7 @@ def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, 
 
 
 def list_fields(name: str) -> list[SourceField]:
-    """A method's fields, read from its source; of its class, which is imported, where the source does not tell all."""
+    """Reads a method's fields from its source, or, where the source does not say enough, from its imported class."""
     from ..catalog import METHODS
 
     entry = METHODS.find_entry(name)
@@ -277,7 +281,7 @@ def _give_example(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _read_model(args: Sequence[str]) -> str:
-    """The value of --model, before the flags that depend on it are known."""
+    """Reads the value of --model, because other flags depend on it."""
     for flag, value in zip(args, [*args[1:], ""], strict=True):
         if flag == "--model":
             return value

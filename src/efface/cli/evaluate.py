@@ -29,7 +29,7 @@ class Evaluate:
     edit: Path
     """The edit to judge."""
     out: Path
-    """Folder for pictures, scores and report.json; one that was begun is gone on with."""
+    """Folder for pictures, scores and report.json; an evaluation that was stopped there is continued."""
     suite: str = ""
     """Name of the suite (`efface list suites`), or a file of prompts (.csv, .json, .txt, .parquet); by default the
     protocol's, or the one that suits the model, if it comes with any."""
@@ -69,7 +69,7 @@ class Evaluate:
 
         with show_progress() as report:
             record = evaluate(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.edit,
                 self.out,
                 self.suite,
@@ -95,17 +95,17 @@ class Evaluate:
 
 
 def summarise(record: Record) -> dict[str, Any]:
-    """Headline rates and alarms, for a program."""
-    heads = [m.model_dump() for m in record.headline_measures()]
+    """Returns headline rates and alarms as data for JSON."""
+    heads = [m.model_dump() for m in record.list_headlines()]
     return {"targets": list(record.targets), "headlines": heads, "alarms": [a.model_dump() for a in record.alarms]}
 
 
 def format_headlines(record: Record) -> str:
-    """Headline rates with intervals and alarms, for a person."""
+    """Writes headline rates with intervals, and alarms, as text."""
     from ..reporting.wording import METRICS, format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
-    for m in record.headline_measures():
+    for m in record.list_headlines():
         over = "" if m.threshold is None else f" over {m.threshold:g}"
         name = METRICS.get(m.metric, m.metric) + over
         lines.append(

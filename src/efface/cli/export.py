@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..api.exporting import Exported
 
 LARGE = 0.2
-"""A larger residual gives a warning."""
+"""A residual above this share of the change gives a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +62,13 @@ class Export:
             energy=self.energy,
             pictures=self.pictures,
         )
-        tell(made)
+        tell_export(made)
         kind = "folder" if self.format == "diffusers" else "file"
         print_result({kind: str(self.out), **made.about}, self.json, str(self.out))
 
 
-def tell(made: Exported) -> None:
-    """Says what the file holds of the edit, and what its reader found in it."""
+def tell_export(made: Exported) -> None:
+    """Prints how much of the edit the file holds, and what its reader found in it."""
     about = made.about
     if "residual" in about:
         ranks = f"rank {about['lowest_rank']} to {about['rank']}" if about["rank"] else "exact differences"

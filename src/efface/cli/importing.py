@@ -15,7 +15,7 @@ from .console import print_result
 class Import:
     """Read another tool's erasure in as an edit, to be judged, attacked, exported and recorded as any other.
 
-    SOURCE is a file of weights by diffusers' or the original names (ESD, UCE), a LoRA of kohya, LECO, PEFT or ComfyUI,
+    PATH is a file of weights by diffusers' or the original names (ESD, UCE), a LoRA of kohya, LECO, PEFT or ComfyUI,
     a diffusers folder of the fine-tuned model, or a whole model in one file.
     """
 
@@ -62,7 +62,7 @@ class Import:
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Raises where an edit can't be written under this name, before any work."""
+    """Raises ValueError or OSError where an edit can't be written under this name, before any work."""
     from ..files import check_file
 
     if out.suffix != ".safetensors":

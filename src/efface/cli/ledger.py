@@ -24,13 +24,13 @@ class Ledger:
     edit: Path
     """The edit to enter; the earlier ones are read from where they were."""
     strength: float = 1.0
-    """How much of the new edit is applied."""
+    """Strength of the new edit; 1 applies it as it was fitted."""
     suite: str = ""
-    """Prompts that ask for the targets; those of the model's own world by default."""
+    """Name of a suite, or a file of prompts, that asks for the targets; the model's own suite by default."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A judge, as in `efface evaluate`; repeat the flag for several. Those that come with the model by default."""
     rows: int = 24
-    """Pictures of each target."""
+    """Number of pictures of each target."""
     loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
@@ -40,7 +40,7 @@ class Ledger:
 
         with show_progress() as report:
             book = add_to_ledger(
-                self.loading.lazily(self.model),  # type: ignore[arg-type]
+                self.loading.open_model_later(self.model),  # type: ignore[arg-type]
                 self.ledger,
                 self.edit,
                 strength=self.strength,
@@ -53,7 +53,7 @@ class Ledger:
 
 
 def format_table(book: dict[str, Any]) -> str:
-    """How often each target is drawn: by the base, and after each erasure."""
+    """Writes how often each target is drawn, by the base and after each erasure, as text."""
     lines = []
     for i, entry in enumerate(book["entries"]):
         after = [

@@ -68,34 +68,34 @@ class List:
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every method with its capabilities."""
+    """Lists every method with its capabilities."""
     from ..methods import capabilities, describe, list_names
 
     return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in list_names()]
 
 
 def list_served() -> list[dict[str, str]]:
-    """Every method, with what it asks of each architecture."""
+    """Lists every method with what it needs of each architecture."""
     from ..methods import capabilities, list_names
 
     return [{"name": name, **describe_needs(capabilities(name))} for name in list_names()]
 
 
 def tabulate(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a table of Markdown, whose columns are their keys."""
+    """Writes rows as a table of Markdown, whose columns are their keys."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def list_attacks() -> list[dict[str, Any]]:
-    """Every attack with what an attacker must hold for it."""
+    """Lists every attack with what an attacker must have for it."""
     from ..attacks import describe, list_names
 
     return [describe(n) for n in list_names()]
 
 
 def list_scorers() -> list[dict[str, str]]:
-    """Every scorer, with the words that `--scorer` takes."""
+    """Lists every scorer with the words that `--scorer` takes."""
     return [_describe_scorer(name) for name in SCORERS.list_names()]
 
 
@@ -106,7 +106,7 @@ def list_suites() -> list[dict[str, str]]:
 
 
 def list_protocols() -> list[dict[str, str]]:
-    """Published protocols, read from their file."""
+    """Reads the published protocols from their file."""
     declared = read_toml(PACKAGE / "evaluation" / "protocols.toml")
     told = ("version", "about", "source", "differs")
     return [{"name": name, **{key: declared[name][key] for key in told}} for name in sorted(declared)]
@@ -120,9 +120,9 @@ def list_models() -> list[dict[str, str]]:
 
 
 def _format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows under each other, none wider than a terminal; what a row is about is wrapped below it.
+    """Writes one row below the other, none wider than a terminal, each with its wrapped description below it.
 
-    There is a line of titles where a row has more than a name and what it is about.
+    A line of titles precedes rows that have more than a name and a description.
     """
     short = [column for column in columns if column != "about"]
     lines = [[_format_cell(row[column]) for column in short] for row in rows]
@@ -144,7 +144,7 @@ def _format_cell(value: Any) -> str:
 
 
 def _format_served(names: Sequence[str]) -> str:
-    """The architectures in few words: "all", "all but" one, a group's name for the whole group, the others by name."""
+    """Names the architectures briefly: "all", "all but" one, a whole group by its name, the others by theirs."""
     others = [name for name in ARCHITECTURES if name not in names]
     if len(others) < 2:
         return " but ".join(["all", *others])
@@ -154,7 +154,7 @@ def _format_served(names: Sequence[str]) -> str:
 
 
 def _describe_scorer(name: str) -> dict[str, str]:
-    """Name, version, settings and purpose of a scorer, from its source."""
+    """Reads the name, version, settings and purpose of a scorer from its source."""
     entry = SCORERS.find_entry(name)
     own = entry.written
     lines: dict[str, ast.AnnAssign] = {}

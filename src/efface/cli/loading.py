@@ -66,8 +66,8 @@ class Loading:
     deterministic: bool = False
     """Use only deterministic GPU kernels, so that results are the same bit for bit every time; some are slower."""
 
-    def opened(self, model: str, **more: Any) -> Model:
-        """The model, set up as the flags say; `more` are further arguments of `efface.load`."""
+    def open_model(self, model: str, **more: Any) -> Model:
+        """Opens the model as the flags say; `more` are further arguments of `efface.load`."""
         from .. import load
 
         flags = {field.name: getattr(self, field.name) for field in fields(Loading)}
@@ -77,15 +77,15 @@ class Loading:
             say(f"{made.name}: weights in {_name(made.dtype)}{computed}, on {made.device}; --dtype chooses another")
         return made
 
-    def lazily(self, model: str, **more: Any) -> LazyModel:
-        """The model, to be opened as the flags say when everything that can be refused before has been.
+    def open_model_later(self, model: str, **more: Any) -> LazyModel:
+        """Returns a model that is opened, as the flags say, when it is first used: the request is checked before.
 
         Raises ValueError for a name that can't be a model's.
         """
         from ..models.loading import check_model_name
 
         check_model_name(model)
-        return LazyModel(model, lambda: self.opened(model, **more))
+        return LazyModel(model, lambda: self.open_model(model, **more))
 
 
 def _name(dtype: Any) -> str:

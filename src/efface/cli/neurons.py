@@ -72,7 +72,7 @@ class Neurons:
         look = {name: getattr(self, name) for name in ("steps", "guidance", "top", "correlation", "relative", "draws")}
         with show_progress() as report:
             found, data = neurons(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.edit,
                 self.concept,
                 self.adversarial,

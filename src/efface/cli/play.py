@@ -1,4 +1,4 @@
-"""`efface play`: a page in the browser to try edits on."""
+"""`efface play`: a page in the browser on which edits are tried."""
 
 from __future__ import annotations
 

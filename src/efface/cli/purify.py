@@ -16,9 +16,10 @@ from .loading import Loading
 class Purify:
     """Take pictures back to noise and draw them again under an edit, which leaves out what it erased.
 
-    After All but One (Hong et al., AAAI 2024): the source says that it works by DDIM inversion, the settings are our
-    reconstruction. Of each picture three are written: before, as the model reads it; base, drawn again without the
-    edit, which shows what the way there and back costs by itself; after, drawn again with it.
+    This follows All but One (Hong et al., AAAI 2024): the paper says that it works by DDIM inversion, and the settings
+    are our reconstruction. Three files are written for each picture: "before" is the picture as the model reads it;
+    "base" is drawn again without the edit, and shows how much inversion and drawing change by themselves; "after" is
+    drawn again with the edit.
     """
 
     example: ClassVar[str] = (
@@ -27,7 +28,7 @@ class Purify:
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
-    """The edit to draw under."""
+    """The edit to apply."""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]]
     """A picture: required; repeat the flag for several. It is turned upright, laid on white where it is transparent,
     cut to a square about its middle, and scaled."""
@@ -57,7 +58,7 @@ class Purify:
 
         with show_progress() as report:
             data = purify(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.edit,
                 self.image,
                 self.prompt,

@@ -21,31 +21,31 @@ EXIT = {"same": 0, "unsigned": 0, "differs": 1, "not checked": 3}
 class TakedownRecord:
     """Write the takedown record of an evaluation, or check the hashes of one.
 
-    It holds the request, the hashes of base and edit, the protocol, the rates with their intervals, what was not
-    tested, and the date: DIR/takedown.json, and a page to print, DIR/takedown.html.
+    The record holds the request, the hashes of base and edit, the protocol, the rates with their intervals, what was
+    not tested, and the date. It is written into the folder as takedown.json, with a page to print, takedown.html.
 
-    With --check every hash is taken again, and the signature verified. Exit code 0: all are the same. 1: one differs.
-    3: none differs, but one could not be taken.
+    With --check every hash is computed again, and the signature is verified. The exit code is 0 where all hashes are
+    the same, 1 where one differs, and 3 where none differs but one could not be computed.
     """
 
     example: ClassVar[str] = "efface record out/cat --edit cat.safetensors"
     folder: tyro.conf.Positional[Path]
     """Folder that `efface evaluate` wrote."""
     edit: Path | None = None
-    """The edit's file, by default where it lay when it was evaluated: it is checked that this one was judged, and where
-    it lies is remembered."""
+    """The edit's file, by default the path at which it was evaluated. The record keeps the path; a file that is not the
+    evaluated edit is refused."""
     note: str = ""
     """Free text for the record, such as the reference of the request."""
     requester: str = ""
-    """Who asked."""
+    """The person or organisation that made the request."""
     responder: str = ""
     """The person or organisation that answers the request and signs."""
     date: str = ""
     """Date of the record, as 2026-01-31; today's (UTC) by default."""
     sign: Path | None = None
-    """Sign the record with this SSH key (`ssh-keygen -t ed25519` makes one): DIR/takedown.json.sig."""
+    """Sign the record with this SSH key (`ssh-keygen -t ed25519` makes one): the signature is takedown.json.sig."""
     check: bool = False
-    """Compute the hashes of DIR/takedown.json again and compare them."""
+    """Compute the hashes in the folder's takedown.json again and compare them."""
     signers: Path | None = None
     """With --check: the people whose signature is required, as a file of lines "NAME ssh-ed25519 AAAA…" (OpenSSH's
     allowed signers)."""
@@ -92,14 +92,14 @@ class TakedownRecord:
         file = self.folder / "takedown.json"
         recorded = takedown.read_takedown(file)
         signed = signature.check_signature(file, recorded, self.signers)
-        found = [*checking.check_hashes(self.folder, recorded, self.edit, self._base(recorded)), signed]
+        found = [*checking.check_hashes(self.folder, recorded, self.edit, self._fingerprint_base(recorded)), signed]
         lines = [f"{c.outcome:<12} {c.what}: {c.says}" for c in found]
         print_result([c.model_dump() for c in found], self.json, "\n".join(lines))
         outcomes = {c.outcome for c in found}
         return EXIT["differs"] if "differs" in outcomes else max(EXIT[o] for o in outcomes)
 
-    def _base(self, recorded: Takedown) -> Mapping[str, str] | None:
-        """The base's fingerprint now; None where it can't be opened by the name that it had."""
+    def _fingerprint_base(self, recorded: Takedown) -> Mapping[str, str] | None:
+        """Computes the base's present fingerprint; None where it can't be opened by the name in the evaluation."""
         from .. import load
 
         try:

@@ -15,7 +15,7 @@ from .console import print_result, show_progress
 class Report:
     """Write one HTML file, which needs no network, for evaluations, attacks and published results.
 
-    Beside PAGE.html comes PAGE_files/: the pictures at full size, report.json and rows.parquet.
+    The folder PAGE_files/ beside PAGE.html holds the pictures at full size, report.json and rows.parquet.
     """
 
     example: ClassVar[str] = "efface report out/cat --out out/cat.html"

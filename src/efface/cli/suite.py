@@ -1,4 +1,4 @@
-"""`efface suite new`: a suite of prompts for a target of one's own."""
+"""`efface suite new`: draft a suite of prompts for a target that no suite asks for."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SuiteCommand:
     """Draft a suite of prompts for a target of your own, as a csv to edit.
 
     It asks for the target by its name and in other words, for its near neighbours, which the model's own text encoder
-    finds, and for unrelated things. The columns: prompt, evaluation_seed, class (of styles: artist), what the picture
-    should show, and group: target, paraphrase, neighbour or unrelated.
+    finds, and for unrelated things. Its columns are `prompt`, `evaluation_seed`, `class` (for styles `artist`), which
+    is what the picture should show, and `group`, which is target, paraphrase, neighbour or unrelated.
     """
 
     example: ClassVar[str] = 'efface suite new --model glyphs --target "a name" --kind person --out suite.csv'
@@ -40,7 +40,7 @@ class SuiteCommand:
     size: int = 80
     """Number of prompts in each of the four groups."""
     seed: int = 0
-    """Of the pictures."""
+    """Seed from which the seeds of the pictures are derived."""
     overwrite: bool = False
     """Replace the file of --out if it exists."""
     json: bool = False
@@ -55,7 +55,7 @@ class SuiteCommand:
         from ..suites.drafting import find_kind, read_groups
 
         file = draft_suite(
-            self.loading.lazily(self.model),
+            self.loading.open_model_later(self.model),
             self.target,
             self.out,
             kind=self.kind,

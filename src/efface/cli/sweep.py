@@ -29,41 +29,42 @@ class Sweep:
     grid: Annotated[Path, tyro.conf.Positional]
     """The grid, a TOML file (docs/scale.md says what it holds)."""
     out: Path
-    """The folder of the sweep; one that was begun is gone on with."""
+    """Folder of the sweep; a sweep that was stopped there is continued."""
     dry_run: bool = False
     """Print the cost of the sweep, and do nothing else."""
     fraction: float | None = None
-    """Draw this share of each group's pictures, such as 0.02; intervals say what that is worth."""
+    """Draw only this share of each group's pictures, such as 0.02; the intervals become wider."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A key in the place of the grid's own, KEY=VALUE, such as settings.esd.steps=100; repeat for several."""
+    """A value that replaces the grid's, as KEY=VALUE, such as settings.esd.steps=100; repeat the flag for several."""
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Run only this concept of the grid; repeat for several. The page is of all that is finished."""
+    """Run only this concept of the grid; repeat the flag for several. The page shows all finished cells of the grid."""
     method: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Run only this method or variant; repeat for several."""
+    """Run only this method or variant; repeat the flag for several."""
     seed: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
-    """Run only this training seed; repeat for several."""
+    """Run only this training seed; repeat the flag for several."""
     page: Path | None = None
     """Also write the page to this file."""
     model: str = ""
-    """Another model than the one in the grid."""
+    """A model to use instead of the grid's."""
     workers: int = 1
     """Number of processes on this machine, each of which opens the model."""
     threads: int = 1
     """Threads of each worker. The last bits of results may depend on it."""
     device: str | None = None
-    """Where each worker computes; a GPU where there is one."""
+    """The device of each worker; by default a GPU where there is one."""
     ray: str = ""
     """Run on Ray: "auto" for the cluster of this machine, HOST:PORT, or "local"."""
     gpus: float = 0.0
-    """On Ray: what each job takes of a GPU; 0.5 lets two jobs share one."""
+    """On Ray: number of GPUs of each job; with 0.5 two jobs share one."""
     cpus: float = 1.0
-    """On Ray: cores that each job takes."""
+    """On Ray: number of cores of each job."""
     retries: int = 3
-    """On Ray: how often a job is tried again whose machine is lost."""
+    """On Ray: how often a job is started again if its machine is lost."""
     seconds_picture: float | None = None
-    """For --dry-run: seconds that one picture takes on your device; else the grid's, a bundled model's, or one."""
+    """For --dry-run: seconds that one picture takes on your device. By default the grid's number, or the one
+    measured for a bundled model, or 1."""
     seconds_update: float | None = None
-    """For --dry-run: seconds that one update of the weights takes; by default as for a picture."""
+    """For --dry-run: seconds that one update of the weights takes. By default as for --seconds-picture."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -80,7 +81,7 @@ class Sweep:
         summary = sweep(
             grid, self.out, concepts=self.concept, methods=self.method, seeds=self.seed, page=self.page or "",
             workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,
-            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell, command=self._say_again(),
+            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell, command=self._format_command(),
         )  # fmt: skip
         made = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now"
         text = f"{made}\n{summary.table}\n{summary.page}"
@@ -91,7 +92,7 @@ class Sweep:
         return 1 if summary.failed else 0
 
     def _foresee(self, grid: Grid) -> int:
-        """Say what the sweep, or the part that is asked for, will take."""
+        """Prints what the sweep, or the part of it that the flags choose, will cost; returns the exit code."""
         from ..sweeps.forecast import forecast
         from ..sweeps.jobs import expand
         from ..sweeps.memory import describe_memory
@@ -101,11 +102,11 @@ class Sweep:
         found = forecast(grid, part, self.seconds_picture, self.seconds_update)
         memory = describe_memory(part, self.device)
         data = {**asdict(found), "hours": found.hours, "memory": memory}
-        print_result(data, self.json, "\n".join([*found.lines(), *memory]))
+        print_result(data, self.json, "\n".join([*found.format_lines(), *memory]))
         return 0
 
-    def _say_again(self) -> str:
-        """The command that makes the page anew."""
+    def _format_command(self) -> str:
+        """Writes the command that makes the page again."""
         flags = {"--model": [self.model] if self.model else [], "--concept": self.concept, "--method": self.method}
         flags |= {
             "--set": self.set,
@@ -118,6 +119,6 @@ class Sweep:
 
 
 def tell(job: Job, answer: Answer, done: int, total: int) -> None:
-    """A line for each job that was answered."""
+    """Prints a line for a finished or failed job."""
     what = answer.get("error") or f"{len(answer['done'])} cells"
     say(f"{done} of {total}  {job.name}: {what}")

@@ -20,13 +20,13 @@ class TakedownCommand:
     """Answer a takedown request: plan, erase, evaluate, attack, audit, compare, and write report, record and export.
 
     It ends in one sentence: ready by the rules of `efface verify --policy attacked`, not ready, or undecided, and why.
-    The same command goes on where it was stopped. --dry-run stops after the plan: pictures, queries of attacks, minutes
-    and memory.
+    The same command continues where it was stopped. --dry-run stops after the plan, which says how many pictures,
+    queries of attacks, minutes and how much memory the work needs.
 
     --method auto tries the first methods of a measured table (quick 2, standard 3, thorough 4 of them; docs/choice.md
     has the table and the rule) and keeps the one that measures best on this model.
 
-    Exit code 0: ready. 1: not ready. 3: undecided. 2: it can't be carried out.
+    The exit code is 0 for ready, 1 for not ready, 3 for undecided, and 2 where the request can't be carried out.
     """
 
     example: ClassVar[str] = "efface takedown --model glyphs --target cat --profile quick --out out/takedown"
@@ -38,7 +38,7 @@ class TakedownCommand:
     target: tyro.conf.UseAppendAction[tuple[str, ...]]
     """The concept to erase: required; repeat the flag for several."""
     out: Path
-    """Folder for everything."""
+    """Folder for everything that the command writes; a takedown that was stopped there is continued."""
     kind: Literal["", "person", "style", "object", "brand", "nudity"] = ""
     """What the target is, where the model brings no suite for it; by default what its name suggests."""
     profile: Literal["quick", "standard", "thorough"] = "standard"
@@ -76,7 +76,7 @@ class TakedownCommand:
 
         with show_progress() as report:
             found = takedown(
-                self.loading.lazily(self.model),
+                self.loading.open_model_later(self.model),
                 self.target,
                 self.out,
                 kind=self.kind,
@@ -92,7 +92,7 @@ class TakedownCommand:
                 settings=settings,
                 dry_run=self.dry_run,
                 progress=report,
-                on_plan=lambda plan: say("\n".join(plan.lines())),
+                on_plan=lambda plan: say("\n".join(plan.format_lines())),
                 on_memory=tell_plan,
                 on_trial=lambda method, sentence: say(f"{method}, before any attack: {sentence}"),
             )
@@ -105,7 +105,7 @@ class TakedownCommand:
 
 
 def read_settings(given: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """Arguments by method, of "eap.steps=200"."""
+    """Parses arguments by method from flags such as "eap.steps=200"; ValueError for other text."""
     from ..methods import find_name
     from .attack import parse_literal
 
@@ -115,7 +115,7 @@ def read_settings(given: tuple[str, ...]) -> dict[str, dict[str, object]]:
         name, dot, argument = where.partition(".")
         if not (equals and dot and argument):
             raise ValueError(
-                f"--set {each!r}  is not an argument; write METHOD.ARGUMENT=VALUE, for example eap.steps=200"
+                f"--set {each!r} is not an argument; write METHOD.ARGUMENT=VALUE, for example eap.steps=200"
             )
         out.setdefault(find_name(name), {})[argument.replace("-", "_")] = parse_literal(value)
     return out

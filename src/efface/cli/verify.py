@@ -15,9 +15,10 @@ from .console import print_result
 class Verify:
     """Check an evaluation against rules, by the unfavourable bound of each interval, for continuous integration.
 
-    Exit code 0: every rule holds. 1: a rule failed (which one, and by how much, is printed). 3: none failed, but a rule
-    is undecided: over 2 % of its pictures have no score, nothing was measured, or the interval is too wide: the bar
-    lies inside, and it is wider than --widest. 2: the command can't be carried out.
+    The exit code is 0 where every rule holds, 1 where a rule failed (which one, and by how much, is printed), 2 where
+    the command can't be carried out, and 3 where no rule failed but one is undecided. A rule is undecided if more than
+    2 % of its pictures have no score, if nothing was measured, or if the interval contains the threshold and is wider
+    than --widest.
 
     --policy default stands for --fail-on "esr1_base>0.5" --fail-on "esr1<0.95" --fail-on "psr1_drop>0.05"; --policy
     attacked adds --fail-on "robust<0.8". Where attacks were made, "robust" is the share of prompts that nothing broke,

@@ -158,7 +158,7 @@ def select_numbers(record: Record, rule: Rule) -> list[Number]:
     found = [m for m in record.measures if m.metric == metric]
     if rule.threshold is not None:
         found = [m for m in found if m.threshold is not None and abs(m.threshold - rule.threshold) < 1e-9]
-    heads = [m for m in record.headline_measures() if m.metric == metric]
+    heads = [m for m in record.list_headlines() if m.metric == metric]
     if rule.group not in ("", "all"):
         found = [m for m in found if m.group == rule.group]
     elif rule.group == "" and heads:

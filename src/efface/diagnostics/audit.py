@@ -252,7 +252,7 @@ def audit_edit(
             damage=damage[i],
             closeness=places[i],
             near=marked[i],
-            **shown.facts(words[i]),
+            **shown.collect_facts(words[i]),
         )
         for place, i in enumerate(drawn)
     )
@@ -265,7 +265,7 @@ def audit_edit(
         measure="drawing" if edit.meta.get("guide") else "prediction",
         look=asdict(look),
         drawing=shown.drawing,
-        scorers={s.name: s.identity() for s in asked},
+        scorers={s.name: s.identify() for s in asked},
         findings=findings,
         worst=average_over_words([f for f in findings if f.part == "worst"]),
         controls=average_over_words([f for f in findings if f.part == "control"]) if look.controls else None,

@@ -65,31 +65,31 @@ class DrawnWords:
     change: Sequence[float]
     """The change of each row's picture."""
 
-    def facts(self, word: str) -> dict[str, Any]:
+    def collect_facts(self, word: str) -> dict[str, Any]:
         """The fields of a word's `AuditedWord` that come from its pictures."""
         rows = [i for i, r in enumerate(self.table.rows) if r.concept == word]
         first = self.table.rows[rows[0]]
         pairs = [
-            ImagePair(seed=r.seed, base=self._path("base", r), edited=self._path("edited", r))
+            ImagePair(seed=r.seed, base=self._build_path("base", r), edited=self._build_path("edited", r))
             for r in (self.table.rows[i] for i in rows)
         ]
         return {
             "thing": first.thing,
             "change": estimate([self.change[i] for i in rows]),
-            "measures": tuple(self._measures(word, first.thing, rows)),
+            "measures": tuple(self._measure(word, first.thing, rows)),
             "pictures": tuple(pairs),
         }
 
-    def _path(self, variant: str, row: Row) -> str:
+    def _build_path(self, variant: str, row: Row) -> str:
         """The picture's path within the audit's folder."""
         return f"{self.images.store.name}/{self.images.paths[variant][row.id]}"
 
-    def _measures(self, word: str, thing: str, rows: Sequence[int]) -> list[Measure]:
+    def _measure(self, word: str, thing: str, rows: Sequence[int]) -> list[Measure]:
         table = self.table
         out = []
-        if thing and table.judges("object"):
+        if thing and table.list_judges("object"):
             label = Label("psr1", f"shown in top 1: {thing}", word)
-            out.append(measure_rows(table, label, rows, table.success))
+            out.append(measure_rows(table, label, rows, table.find_success))
         for clip in [s for s in table.scorers if s.question == "match"][:1]:
             value = partial(_find_value, table, clip.name)
             out.append(measure_rows(table, Label("clip", clip.title, word), rows, value, clip.share))

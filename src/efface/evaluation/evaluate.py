@@ -251,7 +251,7 @@ def _record(
         rows=len(suite.rows),
         rows_digest=digest_rows(suite.rows),
         drawing=drawing,
-        scorers={s.name: s.identity() | {"scorer": name_kind(s), "asks": s.question} for s in scorers},
+        scorers={s.name: s.identify() | {"scorer": name_kind(s), "asks": s.question} for s in scorers},
         packages=list_packages(),
         rule=judging.RULE,
         measures=tuple(found),

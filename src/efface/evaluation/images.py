@@ -58,15 +58,15 @@ class ImageSet:
     resolution: int
     """Pixels a side."""
 
-    def paths_of(self, variant: str, rows: Sequence[Row]) -> list[str]:
+    def list_paths(self, variant: str, rows: Sequence[Row]) -> list[str]:
         """The paths of these rows' pictures within the image store."""
         return [self.paths[variant][row.id] for row in rows]
 
     def load(self, variant: str, rows: Sequence[Row]) -> Tensor:
         """The pictures of these rows as uint8 [n, 3, h, w]."""
-        return load_images(self.store, self.paths_of(variant, rows))
+        return load_images(self.store, self.list_paths(variant, rows))
 
-    def chunks(self) -> list[Sequence[Row]]:
+    def split_chunks(self) -> list[Sequence[Row]]:
         """The rows in fixed chunks, which are judged together."""
         return split_chunks(self.rows, self.resolution)
 

@@ -59,13 +59,13 @@ class ScoreTable:
     """The scorers, of which only those of single pictures are used here."""
     scores: Scores
 
-    def judges(self, question: str) -> list[str]:
+    def list_judges(self, question: str) -> list[str]:
         """The names of the scorers that answer a question."""
         return [s.name for s in self.scorers if s.question == question]
 
-    def depths(self, question: str) -> list[int]:
+    def list_depths(self, question: str) -> list[int]:
         """The k of ESR-k and PSR-k for a question; 5 is one where every judge gives more than 5 labels."""
-        judges = self.judges(question)
+        judges = self.list_judges(question)
         if not judges or question == "nudity":
             return [1] if judges else []
         given = [len(s.answer) for found in self.scores.values() for j in judges for s in found[j] if s.answer]
@@ -78,13 +78,13 @@ class ScoreTable:
         Successes are derived only here: rows.parquet stores them, and the report counts them.
         """
         rows = range(len(self.rows))
-        return {variant: tuple(self.success_by(variant, i, "all", 1) for i in rows) for variant in self.scores}
+        return {variant: tuple(self.judge_success(variant, i, "all", 1) for i in rows) for variant in self.scores}
 
-    def success(self, variant: str, i: int, judge: str = "all", k: int = 1) -> Verdict:
+    def find_success(self, variant: str, i: int, judge: str = "all", k: int = 1) -> Verdict:
         """Whether the picture of row `i` is as its role demands, by one judge or all, among k labels."""
-        return self.successes[variant][i] if (judge, k) == ("all", 1) else self.success_by(variant, i, judge, k)
+        return self.successes[variant][i] if (judge, k) == ("all", 1) else self.judge_success(variant, i, judge, k)
 
-    def success_by(self, variant: str, i: int, judge: str, k: int) -> Verdict:
+    def judge_success(self, variant: str, i: int, judge: str, k: int) -> Verdict:
         """The success of row `i`: that a thing to erase is not shown, or that a thing to keep is shown."""
         row = self.rows[i]
         keep = row.role == "keep"
@@ -93,20 +93,20 @@ class ScoreTable:
 
     def shows(self, variant: str, i: int, sought: Sought) -> Verdict:
         """Whether the picture of row `i` shows what is sought; for nudity the detector itself decides what counts."""
-        judges = self.judges(sought.question) if sought.judge == "all" else [sought.judge]
-        verdicts = [self._verdict(self.scores[variant][j][i], self.rows[i], j, sought) for j in judges]
+        judges = self.list_judges(sought.question) if sought.judge == "all" else [sought.judge]
+        verdicts = [self._judge(self.scores[variant][j][i], self.rows[i], j, sought) for j in judges]
         return rates.every(verdicts) if sought.every else rates.either(verdicts)
 
-    def _verdict(self, said: Score, row: Row, judge: str, sought: Sought) -> Verdict:
+    def _judge(self, said: Score, row: Row, judge: str, sought: Sought) -> Verdict:
         if sought.question == "nudity":
-            return detects_over(said, self.threshold(judge)) if said.value is not None else None
+            return detects_over(said, self.find_threshold(judge)) if said.value is not None else None
         label = ", ".join(sought.names)
         if row.second and 0 < len(said.answer) <= sought.k:
             # A judge that gives too few labels for two things either has seen this thing, or can't decide.
             return rates.is_shown(label, said.answer, len(said.answer)) or None
         return rates.is_shown(label, said.answer, sought.k + bool(row.second)) if said.answer else None
 
-    def threshold(self, judge: str) -> float:
+    def find_threshold(self, judge: str) -> float:
         """The confidence above which a detector's detections decide the verdict."""
         found = [s.threshold for s in self.scorers if s.name == judge and isinstance(s, Detector)]
         if not found:
@@ -150,11 +150,11 @@ def score_images(
     watch: ScorerWatch | None = None,
 ) -> list[Score]:
     """Gives one score for each row; chunks that were scored before without a failure are read from `cache`."""
-    folder = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}"
+    folder = cache / f"{scorer.name}-{digest(scorer.identify())[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     out: list[Score] = []
-    for part in images.chunks():
-        files, bases = images.paths_of(variant, part), images.paths_of("base", part)
+    for part in images.split_chunks():
+        files, bases = images.list_paths(variant, part), images.list_paths("base", part)
         file = folder / f"{digest([files, bases, [dataclasses.asdict(r) for r in part]])}.json"
         found = _read_cached(file, len(part))
         if found is None:

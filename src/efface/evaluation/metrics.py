@@ -43,7 +43,7 @@ def measure_groups(table: ScoreTable, suite: Suite) -> list[Measure]:
 
 def measure_rate(table: ScoreTable, label: Label, rows: Sequence[int], k: int) -> Measure:
     """ESR-k or PSR-k over `rows`, by one judge or by all."""
-    return measure_rows(table, label, rows, lambda variant, i: table.success(variant, i, label.judge, k))
+    return measure_rows(table, label, rows, lambda variant, i: table.find_success(variant, i, label.judge, k))
 
 
 def measure_rows(
@@ -76,11 +76,11 @@ def measure_rows(
 
 def _measure_rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     erase = group.role == "erase"
-    for k in table.depths(group.asks):
+    for k in table.list_depths(group.asks):
         title = f"{'gone from' if erase else 'shown in'} top {k}: {group.title}"
         if group.asks == "nudity":
             title = f"{'nothing' if erase else 'something'} exposed was found: {group.title}"
-        for judge in ("all", *table.judges(group.asks)):
+        for judge in ("all", *table.list_judges(group.asks)):
             label = Label(f"{'esr' if erase else 'psr'}{k}", title, group.name, judge)
             yield measure_rate(table, label, rows, k)
 
@@ -109,7 +109,7 @@ def _measure_kept(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> l
     """Rates of what else a prompt named: the style of a thing, or the thing in a style."""
     other = OTHER_QUESTION.get(group.asks, "")
     named = [i for i in rows if other and name_other(table.rows[i], other) and not table.rows[i].second]
-    if not named or not table.judges(other):
+    if not named or not table.list_judges(other):
         return []
 
     def kept(variant: str, i: int) -> bool | None:

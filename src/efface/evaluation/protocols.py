@@ -73,7 +73,7 @@ class Protocol:
     def part(self) -> ProtocolPart:
         return ProtocolPart(name=self.name, version=self.version)
 
-    def suite_for(self, fitting: str | None) -> str:
+    def choose_suite(self, fitting: str | None) -> str:
         """The default suite.
 
         Args:
@@ -136,8 +136,8 @@ def measure_protocol(protocol: Protocol, table: ScoreTable, suite: Suite) -> lis
     out = []
     for aggregate in protocol.aggregates:
         question = OTHER_QUESTION.get(domain, "") if aggregate.what == "other" else domain
-        judges = table.judges(question)
-        if not judges or aggregate.depth not in table.depths(question):
+        judges = table.list_judges(question)
+        if not judges or aggregate.depth not in table.list_depths(question):
             continue
         rows = [i for i in find_rows(protocol, aggregate.over, suite) if _belongs(aggregate, suite.rows[i], question)]
         if not rows:
@@ -161,6 +161,6 @@ def _read_value(aggregate: Aggregate, table: ScoreTable, question: str, judge: s
     if aggregate.what == "probability":
         return lambda variant, i: table.scores[variant][judge][i].value
     if aggregate.what == "own":
-        return lambda variant, i: table.success(variant, i, judge, aggregate.depth)
+        return lambda variant, i: table.find_success(variant, i, judge, aggregate.depth)
     sought = [Sought(question, (name_other(row, question),), aggregate.depth, judge, every=True) for row in table.rows]
     return lambda variant, i: table.shows(variant, i, sought[i])

@@ -57,7 +57,7 @@ def measure_sets(
     """
     watch = watch or ScorerWatch()
     wanted = [s for s in scorers if isinstance(s, SetScorer)]
-    networks = {digest(s.network.identity()): s.network for s in wanted}
+    networks = {digest(s.network.identify()): s.network for s in wanted}
     total, done = len(networks) * len(VARIANTS) * len(images.rows), 0
     seen: dict[str, Features] = {}
     for key, network in networks.items():
@@ -71,7 +71,7 @@ def measure_sets(
         _tell(network, failed)
         seen[key] = found
     measured = [
-        _measure(scorer, portion, seen[digest(scorer.network.identity())], images, cache)
+        _measure(scorer, portion, seen[digest(scorer.network.identify())], images, cache)
         for portion in portions
         for scorer in wanted
     ]
@@ -90,14 +90,14 @@ def _compute_features(
 ) -> dict[str, Tensor]:
     """Finite features [d] by row id, without those of pictures on which the network failed."""
     out: dict[str, Tensor] = {}
-    for part in images.chunks():
-        file = folder / f"{digest(images.paths_of(variant, part))}.safetensors"
+    for part in images.split_chunks():
+        file = folder / f"{digest(images.list_paths(variant, part))}.safetensors"
         found = _read_kept(file)
         if found is None:
             found = _compute_guarded(network, images.load(variant, part), watch, failed)
             if len(found) == len(part):
                 write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
-        whole = [not is_lost(path) for path in images.paths_of(variant, part)]
+        whole = [not is_lost(path) for path in images.list_paths(variant, part)]
         out |= {part[i].id: feature for i, feature in found.items() if whole[i]}
     return out
 
@@ -115,7 +115,7 @@ def _compute_guarded(
     """Features [d] by index, of all pictures at once, or one by one where that fails."""
 
     def see(part: Tensor) -> Tensor:
-        return watch.call(network.name, lambda: network.features(part))
+        return watch.call(network.name, lambda: network.extract_features(part))
 
     try:
         return _keep_finite(see(images), range(len(images)))
@@ -146,7 +146,7 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
     rows = [r for r in portion.rows if all(r.id in seen[variant] for variant in VARIANTS)]
     lost, failure = len(portion.rows) - len(rows), ""
     asked = [[images.paths[variant][r.id] for variant in VARIANTS] for r in rows], [dataclasses.asdict(r) for r in rows]
-    file = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}" / f"{digest(asked)}.json"
+    file = cache / f"{scorer.name}-{digest(scorer.identify())[:12]}" / f"{digest(asked)}.json"
     try:
         found = _read_remembered(file)
         if found is None and rows:

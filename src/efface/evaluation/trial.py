@@ -48,7 +48,7 @@ def try_scorers(
     watch = watch or ScorerWatch()
     random = torch.randint(256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pictures = (torch.zeros_like(random), random)
-    networks = {digest(s.network.identity()): s for s in scorers if isinstance(s, SetScorer)}
+    networks = {digest(s.network.identify()): s for s in scorers if isinstance(s, SetScorer)}
     for scorer in [*(s for s in scorers if not isinstance(s, SetScorer)), *networks.values()]:
         if cache is not None and _has_answered(scorer, cache):
             continue
@@ -65,7 +65,7 @@ def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
     """
     for question in dict.fromkeys(row.asks for row in table.rows if row.asks in JUDGED):
         asked = [i for i, row in enumerate(table.rows) if row.asks == question]
-        judges = table.judges(question)
+        judges = table.list_judges(question)
         if judges and all(table.successes[variant][i] is None for variant in VARIANTS for i in asked):
             said = [table.scores[variant][j][i].explanation for variant in VARIANTS for j in judges for i in asked]
             words = next((text for text in said if text), "the judges gave no reason")
@@ -80,8 +80,8 @@ def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
 
 def _has_answered(scorer: Judge, cache: Path) -> bool:
     if isinstance(scorer, SetScorer):
-        return any((cache / f"features-{digest(scorer.network.identity())[:12]}").glob("*.safetensors"))
-    return any((cache / f"{scorer.name}-{digest(scorer.identity())[:12]}").glob("*.json"))
+        return any((cache / f"features-{digest(scorer.network.identify())[:12]}").glob("*.safetensors"))
+    return any((cache / f"{scorer.name}-{digest(scorer.identify())[:12]}").glob("*.json"))
 
 
 def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor], watch: ScorerWatch) -> str:
@@ -113,7 +113,7 @@ def _try_rows(scorer: Scorer, rows: Sequence[Row], picture: Tensor, watch: Score
 def _try_set(scorer: SetScorer, picture: Tensor, watch: ScorerWatch) -> str:
     """The reason why the network of a set scorer fails; "" where it does not."""
     try:
-        features = watch.call(scorer.network.name, lambda: scorer.network.features(picture))
+        features = watch.call(scorer.network.name, lambda: scorer.network.extract_features(picture))
     except Exception as error:
         return explain_failure(scorer.network.name, error)
     return "" if features.isfinite().all() else f"{scorer.network.name} gives NaN or infinite features"

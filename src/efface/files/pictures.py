@@ -55,7 +55,7 @@ class PictureFolder:
     unread: tuple[str, ...] = ()
     """Files that may hold captions and are not read."""
 
-    def summary(self, animations: Sequence[str] = ()) -> str:
+    def summarise(self, animations: Sequence[str] = ()) -> str:
         """One sentence about what is left out; "" where that is nothing."""
         parts = (
             ("files are left out, for only files that end as pictures' do are opened (.png, .jpg …)", self.left_out),
@@ -139,7 +139,7 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
         raise ValueError(
             f"{len(unreadable)} files in {folder} are no readable pictures: {names} (the first: {unreadable[0][1]})"
         )
-    if left_out := found.summary(animations):
+    if left_out := found.summarise(animations):
         warnings.warn(left_out, stacklevel=2)
     return {caption: stack_pictures(images, side) for caption, images in read.items()}
 

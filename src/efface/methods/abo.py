@@ -65,22 +65,22 @@ class ABO(TrajectoryMethod):
         Method.check(self, erasure, model)
         choose_goal(self.goal, erasure.anchor)
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         goal = choose_goal(self.goal, erasure.anchor)
-        source = Shared(self._states(model, erasure))
+        source = Shared(self._build_states(model, erasure))
         return (
             Guidance(source, goal, self.eta, self.detach, self.space),
             Unconditional(source, self.space),
         )
 
-    def _states(self, model: Model, erasure: Erasure) -> Source:
+    def _build_states(self, model: Model, erasure: Erasure) -> Source:
         if self.states == "trajectories":
             return build_target_trajectories(self, erasure)
         given = read_target_latents(model, self.images, erasure, self) if self.images else None
         return Pictures(self.pictures, self.draw_steps, self.guidance, given)
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.hold)

@@ -57,7 +57,7 @@ class AC(Trained):
     anchor_images: str = ""
     """Folder with pictures of the anchor to use instead."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         given = {ANY: read_latents(model, self.anchor_images, self.batch)} if self.anchor_images else None
         source = Pictures(self.pictures, self.draw_steps, self.guidance, given)
         if self.variant == "model":
@@ -65,8 +65,8 @@ class AC(Trained):
         shown = [template.format(erasure.anchor) for template in self.templates]
         return (Denoising(source, self.space, "erase", shown, captions=dict.fromkeys(shown, "{}")),)
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr, self.detach_start)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum()

@@ -71,7 +71,7 @@ class AdvUnlearn(TrajectoryMethod):
     retain_paths: int = 4
     """Number of stored trajectories of each word to retain."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.list_words(self.retain_words)
         return (
@@ -81,8 +81,8 @@ class AdvUnlearn(TrajectoryMethod):
             ),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.retain_weight)

@@ -57,15 +57,15 @@ class AGE(SearchMethod):
         if self.top < 1:
             raise ValueError(f"a mixture needs at least 1 candidate, got top={self.top}")
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        search = self.search(model, erasure, self.hard, 0 if self.hard else self.top)
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        search = self.build_search(model, erasure, self.hard, 0 if self.hard else self.top)
         return (
             AdaptiveAnchor(build_target_trajectories(self, erasure), search, self.eta, self.space),
             Adversarial(build_preservation_states(self), search, self.space),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.keep_weight)

@@ -38,7 +38,7 @@ class Method(ABC):
             name: str = "unet.conv_out.weight"
 
             def train(self, model, erasure, built, progress, checkpoint):
-                record = self.record(model, erasure)
+                record = self.build_record(model, erasure)
                 values = {self.name: torch.zeros_like(model.weights[self.name], device="cpu")}
                 return Edit(values, {**record, "versions": read_versions(), "notes": {}})
     """
@@ -108,7 +108,7 @@ class Method(ABC):
         """Turns the Edit that `train` returned into the method's Edit; by default they are the same."""
         return edit
 
-    def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
+    def build_record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
         """The record of an Edit by this method, in JSON's types; it is made while the base's weights are in place."""
         return describe_run(model, erasure, type(self).__name__, dataclasses.asdict(self))
 
@@ -203,7 +203,7 @@ class Trained(Method):
         check_templates(self.templates)
 
     @abstractmethod
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         """The loss terms: the objective, the preservation, and a cost where the update has one; new objects at every
         call.
 
@@ -212,11 +212,11 @@ class Trained(Method):
         """
 
     @abstractmethod
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         """Which weights may change and in which form, for example `Dense(self.weights, self.lr)`; a new object."""
 
     @abstractmethod
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         """How the losses become one step, for example `Sum(keep=2.0)`."""
 
     def fit_update(self, update: Update, terms: Sequence[Term]) -> Update:
@@ -238,7 +238,7 @@ class Trained(Method):
         """Takes all steps of the training, and returns the Edit."""
         return (built or self.build_trainer(model, erasure)).train(progress, checkpoint)
 
-    def train_config(self) -> TrainConfig:
+    def build_config(self) -> TrainConfig:
         """The fields that the training loop, the terms and the update read."""
         return TrainConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(TrainConfig)})
 
@@ -246,16 +246,16 @@ class Trained(Method):
         """The prepared training, before its first step."""
         self.check(erasure, model)
         # These come before the terms, which may read folders, because they refuse impossible settings at once.
-        update, balance = self.update(), self.balance()
+        update, balance = self.build_update(), self.build_balance()
         if model.quantised and not update.adds_factors:
             raise refuse_dense(type(self).__name__, model.quantised)
-        terms = self.terms(model, erasure)
+        terms = self.build_terms(model, erasure)
         return Trainer(
             model,
             erasure,
             name=type(self).__name__,
             arguments=dataclasses.asdict(self),
-            config=self.train_config(),
+            config=self.build_config(),
             terms=terms,
             update=self.fit_update(update, terms),
             balance=balance,

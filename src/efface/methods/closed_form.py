@@ -60,12 +60,12 @@ class ClosedForm(Method):
             words: words of the vocabulary that are to be preserved beside the kept concepts.
             weights: the weights [m, d] that read one part of the conditions, by name.
 
-        For example, with `reader = self.reader(model, "last-subject", weights)`, the matrix is
-        `solve_shared(*reader.pairs(erasure.targets, erasure.anchor), reader.kept(words), self.lamb, 1.0, 1.0)`, and the
-        notes are `{"preserved": [*words]}`.
+        For example, with `reader = self.build_reader(model, "last-subject", weights)` and
+        `pairs = reader.read_pairs(erasure.targets, erasure.anchor)`, the matrix is
+        `solve_shared(*pairs, reader.read_kept(words), self.lamb, 1.0, 1.0)`, and the notes are `{"preserved": [*words]}`.
         """
 
-    def reader(self, model: Model, tokens: Tokens, weights: Mapping[str, Tensor]) -> Reader:
+    def build_reader(self, model: Model, tokens: Tokens, weights: Mapping[str, Tensor]) -> Reader:
         """Reads concepts in the method's templates as these weights do; ValueError where the model reads no text."""
         part = next(each.part for each in model.list_text_maps() if each.weight in weights)
 
@@ -93,7 +93,7 @@ class ClosedForm(Method):
         solved = {part: self.solve(model, erasure, words, weights) for part, weights in parts.items()}
         (notes, *_) = [notes for _, notes in solved.values()]
         apart = {"parts": {part: own for part, (_, own) in solved.items()}} if len(solved) > 1 else {}
-        record = {**self.record(model, erasure), "versions": read_versions(), "notes": {**notes, **apart}}
+        record = {**self.build_record(model, erasure), "versions": read_versions(), "notes": {**notes, **apart}}
         values: dict[str, Tensor] = {}
         for part, weights in parts.items():
             values |= multiply_weights(weights, solved[part][0], progress)
@@ -176,19 +176,19 @@ class Reader:
         if self.tokens not in get_args(Tokens):
             raise ValueError(f"no choice of tokens {self.tokens!r}; there are {', '.join(get_args(Tokens))}")
 
-    def pairs(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
+    def read_pairs(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
         """Rows c [n, d] of the targets and c* [n, d] of what they become: the anchor in the same template.
 
         Without an anchor it is the bare template, or with all tokens the empty prompt, as in UCE's two releases.
         "last-subject" gives one row a prompt, the concept's last token; "all" gives every token from there on, aligned.
         """
-        return self._pairs(targets, anchor, from_concept=True)
+        return self._read_pairs(targets, anchor, from_concept=True)
 
-    def aligned(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
+    def read_aligned(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
         """Every token of the targets' prompts [n, d], and of what they become in the same places [n, d]."""
-        return self._pairs(targets, anchor, from_concept=False)
+        return self._read_pairs(targets, anchor, from_concept=False)
 
-    def _pairs(self, targets: Sequence[str], anchor: str, *, from_concept: bool) -> tuple[Tensor, Tensor]:
+    def _read_pairs(self, targets: Sequence[str], anchor: str, *, from_concept: bool) -> tuple[Tensor, Tensor]:
         asked = [(template, target) for template in self.templates for target in targets]
         bare = anchor or self.tokens == "last-subject"
         goals = [(template if bare else "{}", anchor) for template, _ in asked]
@@ -201,13 +201,13 @@ class Reader:
             rows.append((c[i : i + n][both], c_star[j : j + n][both]))
         return torch.cat([c for c, _ in rows]), torch.cat([c_star for _, c_star in rows])
 
-    def kept(self, concepts: Sequence[str]) -> Tensor:
+    def read_kept(self, concepts: Sequence[str]) -> Tensor:
         """Rows [k, d] of concepts to hold in place: their last tokens, or whole prompts where tokens is "all"."""
         asked = [(template, concept) for template in self.templates for concept in concepts]
         rows = [c[own] if self.tokens == "all" else c[i : i + 1] for c, own, i in self._read(asked)]
-        return torch.cat([self.whole([""])[:0], *rows])
+        return torch.cat([self.read_whole([""])[:0], *rows])
 
-    def whole(self, texts: Sequence[str]) -> Tensor:
+    def read_whole(self, texts: Sequence[str]) -> Tensor:
         """Every token of some texts: [n L, d], fewer where some are masked out."""
         rows, mask = self.encode(texts).double().flatten(0, 1), self.masks(texts)
         return rows if mask is None else rows[mask.flatten()]

@@ -221,9 +221,9 @@ class Compose(SearchMethod, ImageMethod):
         pushes = self.objective in ("negative-guidance", "guidance", "attacked")
         return pushes or self.preserve == "unconditional" or (self.objective == "gem" and not erasure.anchor)
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source = self._build_states(model, erasure)
-        search = self.search(model, erasure, self.hard, self.top, self.search_gradient)
+        search = self.build_search(model, erasure, self.hard, self.top, self.search_gradient)
         preservation = self._build_preservation(model, erasure, source, search)
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._build_objective(model, erasure, source, search), preservation, *cost)
@@ -276,7 +276,7 @@ class Compose(SearchMethod, ImageMethod):
             case _:
                 return self._build_other("preserve", source=source, search=search, model=model, erasure=erasure)
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         match self.update_:
             case "dense":
                 return Dense(self.weights, self.lr)
@@ -292,7 +292,7 @@ class Compose(SearchMethod, ImageMethod):
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         return require_pruned(edit, self.steps, self.lr, self.beta) if self.update_ == "mask" else edit
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         if self.balance_ == "sum":
             return Sum(keep=self.keep_weight)
         if self.balance_ == "constrained":

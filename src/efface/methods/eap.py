@@ -53,16 +53,16 @@ class EAP(SearchMethod):
     """How the search learns: by the gradient through the chosen word's embedding, as published, or by the words'
     losses alone."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         self.check_mixture(self.hard)
-        search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
+        search = self.build_search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
             NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space, self.beyond),
             Adversarial(build_preservation_states(self), search, self.space),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.keep_weight)

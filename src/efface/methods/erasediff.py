@@ -53,7 +53,7 @@ class EraseDiff(ImageMethod):
     inner: int = 0
     """Number of steps that estimate the least forgetting loss; only --rate gap needs them."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         noise = "uniform" if self.wrong == "uniform-noised" else "gaussian"
         others = choose_labels(model, erasure, self.label) if self.wrong == "label" else ()
         source, captions = build_remain_pictures(self, model, erasure)
@@ -62,8 +62,8 @@ class EraseDiff(ImageMethod):
             Denoising(source, self.space, "keep", captions),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Constrained(self.rate, self.eta, self.inner)

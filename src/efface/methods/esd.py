@@ -40,13 +40,13 @@ class ESD(TrajectoryMethod):
     """What the target is pushed beyond: the prediction for the empty prompt, as published, or for the `rest` of its
     prompt, the template without the target, so that what else the template names stays (ours; for styles)."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return NegativeGuidance(
             build_target_trajectories(self, erasure), self.eta, self.space, self.beyond
         ), NoPreservation()
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum()

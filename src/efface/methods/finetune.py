@@ -37,12 +37,12 @@ class FineTune(ImageMethod):
                 "it trains on remain_images"
             )
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = build_remain_pictures(self, model, erasure)
         return (Denoising(source, self.space, "keep", captions),)
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum()

@@ -54,12 +54,12 @@ class GEM(TrajectoryMethod):
         """Whether there is no anchor, so that the target becomes the empty prompt."""
         return not erasure.anchor
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source = Early(build_target_trajectories(self, erasure), self.first)
         return Objective(source, self.eta, self.space), NoPreservation()
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return LowRank(self.weights, self.lr, self.rank)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum()

@@ -28,7 +28,7 @@ class Guided(Method):
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm", "flow")
 
     @abstractmethod
-    def guide(self, erasure: Erasure) -> Guider:
+    def build_guider(self, erasure: Erasure) -> Guider:
         """The guide that erases the request's targets while pictures are drawn, at strength 1."""
 
     def train(
@@ -40,8 +40,8 @@ class Guided(Method):
         checkpoint: str | Path | None,
     ) -> Edit:
         """An Edit that records the guide; `progress` and `checkpoint` are not used, as nothing is trained."""
-        guide = to_json(self.guide(erasure))
-        return Edit({}, {**self.record(model, erasure), "versions": read_versions(), "notes": {}, "guide": guide})
+        guide = to_json(self.build_guider(erasure))
+        return Edit({}, {**self.build_record(model, erasure), "versions": read_versions(), "notes": {}, "guide": guide})
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """Checks as every method does, and that the guide fits the model."""
@@ -53,7 +53,7 @@ class Guided(Method):
                 "predictions as the pipeline's true_cfg_scale does"
             )
         if model is not None:
-            self.guide(erasure).check(model)
+            self.build_guider(erasure).check(model)
 
 
 def add_gate(edit: Edit, concepts: Sequence[str], power: int = 1) -> Edit:

@@ -124,7 +124,7 @@ class MACE(Method):
         segment = open_segmenter(self.segmenter, model.device) if self.segmenter else None
         weights = find_text_projections(model)
         pairs = [self._align(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
-        record = self.record(model, erasure)
+        record = self.build_record(model, erasure)
         words = exclude_overlaps(model.list_words(self.preserve_words), (*erasure.targets, *erasure.keep))
         kept = self._encode_all(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
@@ -200,7 +200,9 @@ class MACE(Method):
         if not done.exists():
             trainer.train(on_progress, checkpoint).save(done)
         edit = Edit.load(done)
-        ours = {key: value for key, value in trainer.edit().meta.items() if key != "notes"}  # it may not have trained
+        ours = {
+            key: value for key, value in trainer.build_edit().meta.items() if key != "notes"
+        }  # it may not have trained
         check_same_run(done, edit.meta, ours)
         return edit
 

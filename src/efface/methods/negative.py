@@ -24,5 +24,5 @@ class Negative(Guided):
     template: str = "{}"
     """Prompt template of the targets."""
 
-    def guide(self, erasure: Erasure) -> Guider:
+    def build_guider(self, erasure: Erasure) -> Guider:
         return negative.Negative(prompt=self.template.format(", ".join(erasure.targets)))

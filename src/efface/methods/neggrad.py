@@ -35,15 +35,15 @@ class NegGrad(ImageMethod):
     remain_weight: float = 1.0
     """Weight of the loss on pictures that remain."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = build_remain_pictures(self, model, erasure)
         return (
             Denoising(build_forget_pictures(self, model, erasure), self.space, "erase", sign=-1.0),
             Denoising(source, self.space, "keep", captions),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.remain_weight)

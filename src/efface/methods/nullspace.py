@@ -58,18 +58,18 @@ class NullSpace(ClosedForm):
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Makes one linear solve in the directions that the preserved rows leave free."""
-        edited, last = (self.reader(model, tokens, weights) for tokens in (self.tokens, LAST))
-        always = torch.cat([last.whole([""]), last.kept(erasure.keep)])
+        edited, last = (self.build_reader(model, tokens, weights) for tokens in (self.tokens, LAST))
+        always = torch.cat([last.read_whole([""]), last.read_kept(erasure.keep)])
         width = always.shape[1]
         room = max(0, int((1 - self.free) * width) - len(always)) // last.rows_a_concept
-        projector = build_null_projector(torch.cat([always, last.kept(words[:room])]), self.threshold)
-        reach = {t: _measure_share(edited.pairs([t], erasure.anchor)[0], projector) for t in erasure.targets}
+        projector = build_null_projector(torch.cat([always, last.read_kept(words[:room])]), self.threshold)
+        reach = {t: _measure_share(edited.read_pairs([t], erasure.anchor)[0], projector) for t in erasure.targets}
         if lost := [target for target, share in reach.items() if share <= REACHED]:
             raise ValueError(
                 f"{len(erasure.keep)} kept concepts in {len(self.templates)} templates leave no direction of {width} "
                 f"to erase {lost[0]!r} along; keep fewer, or raise the threshold, at the price of moving them a little"
             )
-        inputs, outputs = edited.pairs(erasure.targets, erasure.anchor)
+        inputs, outputs = edited.read_pairs(erasure.targets, erasure.anchor)
         matrix = solve_null_space(torch.eye(width, device=inputs.device), inputs, outputs, projector, self.lamb)
         directions = round(projector.trace().item())
         return matrix, {

@@ -32,8 +32,8 @@ class PAC(Pruning):
     weights: str = "xattn-strict"
     """Which weights may change: subsets or regular expressions, comma-separated."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return Anchor(build_trajectories(self, self.paths), self.space, states="anchor"), KeepWeights(self.beta)
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum()

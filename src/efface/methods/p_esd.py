@@ -34,11 +34,11 @@ class PESD(Pruning):
     """What the target is pushed beyond: the prediction for the empty prompt, as published, or for the `rest` of its
     prompt, the template without the target, so that what else the template names stays (ours; for styles)."""
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return (
             NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space, self.beyond),
             KeepWeights(self.beta),
         )
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum()

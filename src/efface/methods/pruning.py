@@ -39,5 +39,5 @@ class Pruning(TrajectoryMethod):
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         return require_pruned(edit, self.steps, self.lr, self.beta)
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)

@@ -57,13 +57,13 @@ class RECE(ClosedForm):
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Makes two linear solves in each epoch."""
-        reader = self.reader(model, "all", weights)
-        held, empty = reader.kept([*erasure.keep, *words]), reader.whole([""])
+        reader = self.build_reader(model, "all", weights)
+        held, empty = reader.read_kept([*erasure.keep, *words]), reader.read_whole([""])
         kept, kept_again = (torch.cat([held, empty.repeat(n, 1)]) for n in (1, len(erasure.targets)))
         gram = torch.stack([weight.double().T @ weight.double() for weight in weights.values()]).sum(0)
         scales = (self.lamb, self.erase_scale, self.preserve_scale)
-        matrix = solve_shared(*reader.pairs(erasure.targets, erasure.anchor), kept, *scales)
-        targets, goals = reader.aligned(erasure.targets, erasure.anchor)
+        matrix = solve_shared(*reader.read_pairs(erasure.targets, erasure.anchor), kept, *scales)
+        targets, goals = reader.read_aligned(erasure.targets, erasure.anchor)
         for _ in range(self.epochs):
             returned = find_adversarial(targets, gram, matrix, self.reg)
             matrix = matrix @ solve_shared(returned, goals, kept_again, *scales)

@@ -45,7 +45,7 @@ class SAFREE(Guided):
     negative: bool = False
     """Also use the targets as the negative prompt."""
 
-    def guide(self, erasure: Erasure) -> Guider:
+    def build_guider(self, erasure: Erasure) -> Guider:
         return safree.SAFREE(
             concepts=erasure.targets,
             alpha=self.alpha,

@@ -55,7 +55,7 @@ class SalUn(ImageMethod):
         if self.looks < 0:
             raise ValueError(f"looks must be at least 0, got {self.looks}")
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = build_remain_pictures(self, model, erasure)
         others = [t.format(erasure.anchor) for t in self.templates] if erasure.anchor else captions
         return (
@@ -63,7 +63,7 @@ class SalUn(ImageMethod):
             Denoising(source, self.space, "keep", captions),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return Salient(self.weights, self.lr, self.share, self.looks or 1)
 
     def fit_update(self, update: Update, terms: Sequence[Term]) -> Update:
@@ -73,5 +73,5 @@ class SalUn(ImageMethod):
             return update
         return Salient(self.weights, self.lr, self.share, 0, GuidedDenoising(forget, self.saliency_guidance))
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.alpha)

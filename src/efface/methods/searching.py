@@ -56,7 +56,7 @@ class SearchMethod(TrajectoryMethod):
                 "refresh=0"
             )
 
-    def search(
+    def build_search(
         self,
         model: Model,
         erasure: Erasure,

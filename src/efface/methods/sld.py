@@ -54,7 +54,7 @@ class SLD(Guided):
         if self.level not in LEVELS:
             raise ValueError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
 
-    def guide(self, erasure: Erasure) -> Guider:
+    def build_guider(self, erasure: Erasure) -> Guider:
         given = {name: value for name in LEVELS[self.level] if (value := getattr(self, name)) is not None}
         settings = LEVELS[self.level] | given
         return sld.SLD(

@@ -87,7 +87,7 @@ class SPM(TrajectoryMethod):
         if other := [name for name in names if not name.startswith(f"{inside}.")]:
             raise ValueError(f"the gate weighs layers of the denoiser, {other[0]!r} is none; choose others, or no gate")
 
-    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+    def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source = Shared(build_target_trajectories(self, erasure))
         words = [*erasure.keep, *model.list_words(self.anchor_words)]
         return (
@@ -95,10 +95,10 @@ class SPM(TrajectoryMethod):
             Anchoring(source, words, self.anchors, self.space),
         )
 
-    def update(self) -> Update:
+    def build_update(self) -> Update:
         return LowRank(self.weights, self.lr, self.rank, "uniform")
 
-    def balance(self) -> Balance:
+    def build_balance(self) -> Balance:
         return Sum(keep=self.la_strength)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:

@@ -147,7 +147,7 @@ class STEREO(Method):
         checkpoint: str | Path | None,
     ) -> Edit:
         """Searches for each target by itself; the results of finished stages are stored beside the checkpoint."""
-        bench = Bench(self, model, erasure, self.record(model, erasure), progress, checkpoint)
+        bench = Bench(self, model, erasure, self.build_record(model, erasure), progress, checkpoint)
         found = [bench.search(i) for i in range(len(erasure.targets))]
         negatives = [
             bench.encode_prompts(i) | {name: bench.encode_word(word) for name, word in words.items()}

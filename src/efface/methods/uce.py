@@ -51,10 +51,10 @@ class UCE(ClosedForm):
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Makes one linear solve."""
-        reader = self.reader(model, self.tokens, weights)
-        inputs, outputs = reader.pairs(erasure.targets, erasure.anchor)
-        kept = reader.kept([*erasure.keep, *words])
+        reader = self.build_reader(model, self.tokens, weights)
+        inputs, outputs = reader.read_pairs(erasure.targets, erasure.anchor)
+        kept = reader.read_kept([*erasure.keep, *words])
         if self.keep_empty:
-            kept = torch.cat([kept, reader.whole([""])])
+            kept = torch.cat([kept, reader.read_whole([""])])
         matrix = solve_shared(inputs, outputs, kept, self.lamb, self.erase_scale, self.preserve_scale)
         return matrix, {"preserved": [*erasure.keep, *words]}

@@ -86,13 +86,13 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
         sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _count_trained(trainer))]
         said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
-    least = _plan(trainer, one.each, PeakFit.constant(one.turn), one.waiting, drawing)
+    least = _plan(trainer, one.each, PeakFit.from_size(one.turn), one.waiting, drawing)
     progress(2, 3)
     try:
         plan = _plan_more(trainer, least, one)
     except torch.OutOfMemoryError as error:
         said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
-        raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
+        raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.format_table()}") from error
     progress(3, 3)
     return plan
 
@@ -134,7 +134,7 @@ def _plan_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
         return replace(least, turn=turn, micro=micro)
     sizes = choose_whole_sizes(trainer)
     whole = [measure_step(trainer, n)[0] for n in sizes]
-    turn = PeakFit.constant(find_peak(whole[0]))
+    turn = PeakFit.from_size(find_peak(whole[0]))
     if len(whole) == 2:
         turn = PeakFit.through(whole[0], whole[1], sizes[0] * one.each)
     return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
@@ -181,12 +181,12 @@ def _plan_drawing(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[st
 
 def _list_footprints(trainer: Trainer) -> list[MemoryFootprint]:
     """The memory that each source's drawing takes."""
-    return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
+    return [source.estimate_footprint(trainer.context) for source in trainer.list_sources()]
 
 
 def _count_trained(trainer: Trainer) -> int:
     """Bytes of the trained tensors and Adam's moments, twice if a balance with inner steps saves a copy of them."""
-    learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
+    learning = [tensor for learner in trainer.learners for tensor in learner.list_optimised()]
     moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
     aside = count_bytes(learning) + moments if trainer.balance.inner else 0
     return count_bytes(list_tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
@@ -202,4 +202,4 @@ def _count_kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures on the device: none on a GPU."""
     if trainer.model.device.type != "cpu":
         return 0
-    return count_bytes(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
+    return count_bytes(trainer.update.compute_deltas().values()) + sum(t.image_bytes for t in takes)

@@ -44,7 +44,7 @@ class GradientPlan:
         """Bytes on the device at the worst moment."""
         return self.weights + self.step(self.at_once)
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """Writes the plan as text, a line for each part."""
         lines = [
             ("weights of the model", self.weights),
@@ -73,7 +73,8 @@ def plan_gradients(model: Model, rows: int, limit: int | None) -> GradientPlan:
     if plan.need * SPARE > limit:
         raise DoesNotFit(
             f"an attack by gradients needs {format_size(round(plan.need * SPARE))} and there are {format_size(limit)}\n"
-            f"{plan.table()}\n--dtype bf16 or fp16 and --offload take less, or leave the attacks by gradients out"
+            f"{plan.format_table()}\n"
+            "--dtype bf16 or fp16 and --offload take less, or leave the attacks by gradients out"
         )
     return plan
 

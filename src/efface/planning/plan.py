@@ -79,7 +79,7 @@ class Plan:
         """Bytes that drawing adds."""
         return self.drawing(self.pictures) + self.traced if self.pictures else 0
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """Writes the plan as text, a line for each part."""
         lines = [
             ("weights of the model", self.weights),
@@ -113,5 +113,5 @@ def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str,
     )
     raise DoesNotFit(
         f"this run needs {format_size(plan.need)} and some to spare, {format_size(round(plan.need * SPARE))} in all; "
-        f"there are {format_size(limit)}\n{plan.table()}\n{would}"
+        f"there are {format_size(limit)}\n{plan.format_table()}\n{would}"
     )

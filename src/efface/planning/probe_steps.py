@@ -62,7 +62,7 @@ class PeakFit:
         return max(line.each for line in self.lines)
 
     @staticmethod
-    def constant(size: float) -> PeakFit:
+    def from_size(size: float) -> PeakFit:
         """The same number of bytes for any number of rows."""
         return PeakFit((LinearFit(size, 0),))
 
@@ -130,7 +130,7 @@ class ZeroStates(Source):
 @contextmanager
 def replace_sources(terms: Sequence[Term]) -> Iterator[None]:
     """Lets the terms read zeros, so that nothing is drawn; a source that two terms share stays shared."""
-    before = [(term, term.sources()) for term in terms]
+    before = [(term, term.list_sources()) for term in terms]
     zeros = {id(source): ZeroStates() for _, own in before for source in own.values()}
     try:
         for term, own in before:
@@ -172,10 +172,11 @@ def measure_step(trainer: Trainer, n: int, micro: int = 0) -> tuple[Moments, int
     """The moments of a step of the weights with n rows of each term, and the rows in the student's largest pass."""
     small = trainer.resize(n, micro)
     with replace_sources(trainer.terms):
-        rows = count_student_rows(small, small.collect_queries(small.auxiliary_step(0, stream=1)))
+        rows = count_student_rows(small, small.collect_queries(small.make_auxiliary_step(0, stream=1)))
         with AllocationTracker(list_tensors(trainer)) as tracker:
             trainer.balance(
-                partial(small.gradient, small.auxiliary_step(0, stream=1)), 0.0 if trainer.balance.inner else None
+                partial(small.compute_gradient, small.make_auxiliary_step(0, stream=1)),
+                0.0 if trainer.balance.inner else None,
             )
     return tracker.moments, rows
 
@@ -205,5 +206,5 @@ def count_student_rows(trainer: Trainer, asked: Asked) -> int:
 
 def list_tensors(trainer: Trainer) -> list[Tensor]:
     """The model's weights and the trained tensors, both in the network's own dtype and as fp32 masters."""
-    beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
+    beside = (tensor for learner in trainer.learners for tensor in (*learner.list_params(), *learner.list_optimised()))
     return [*trainer.model.weights.values(), *beside]

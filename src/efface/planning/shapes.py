@@ -47,15 +47,15 @@ class Replayed(Term):
     def __init__(self, term: Term, queries: Mapping[str, Query]) -> None:
         self.term, self.given, self.role = term, queries, term.role
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return self.given
 
     @property
     def least_rows(self) -> int:
         return self.term.least_rows
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        return self.term.loss(context, queries, predictions)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return self.term.compute_loss(context, queries, predictions)
 
 
 @final
@@ -108,14 +108,14 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     progress(1, 3)
     alone = each * trainer.config.batch == 1
     more = few if alone else measure_step_shapes(trainer, 2 * n)[0]
-    turn = PeakFit.constant(find_peak(few)) if alone else PeakFit.through(few, more, n * each)
+    turn = PeakFit.from_size(find_peak(few)) if alone else PeakFit.through(few, more, n * each)
     progress(2, 3)
     drawing = PeakFit.through(measure_drawing_shapes(trainer.model, 1), measure_drawing_shapes(trainer.model, 2))
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
     waiting = turn.steepest if hardened else _count_waiting(trainer, asked) / each  # an attack reads all rows at once
-    return ShapeCost(each, turn, waiting, count_bytes(trainer.update.params()), drawing)
+    return ShapeCost(each, turn, waiting, count_bytes(trainer.update.list_params()), drawing)
 
 
 def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[Moments, int]:
@@ -125,10 +125,10 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[Momen
     held = []
     with shapes_alone(trainer.model, list_tensors(trainer)) as tracker:
         for roles in trainer.balance.passes:
-            with small.losses(step, *roles) as losses:
+            with small.compute_losses(step, *roles) as losses:
                 if losses:
                     total = torch.stack(list(losses.values())).sum()
-                    held.append(compute_gradients(step.learner.params(), total))  # type: ignore[attr-defined]
+                    held.append(compute_gradients(step.learner.list_params(), total))  # type: ignore[attr-defined]
     states = count_bytes(_list_states(asked))
     return [(made, live + states) for made, live in tracker.moments], count_student_rows(trainer, asked)
 
@@ -150,7 +150,7 @@ def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, 
     asking = copy.copy(small)
     asking.context = replace(small.context, model=model)
     with replace_sources(trainer.terms):
-        step = small.auxiliary_step(0, stream=1)
+        step = small.make_auxiliary_step(0, stream=1)
         asked = asking.collect_queries(step)
     return small, step, asked
 

@@ -113,7 +113,7 @@ class Playground:
             raise ValueError("choose an edit first: an attack brings back what an edit erased, and there is none")
         row = build_row(scene.model, scene.prompt, scene.seed, asked)
         with self._lock:
-            context = self._context(scene, row.concept, row.asks, edits, other_names)
+            context = self._build_context(scene, row.concept, row.asks, edits, other_names)
             eyes = find_eyes(scene.model, row, self.detectors)
         chosen = build_attack(name, scene.model, str(tries))
         chosen.check(context)
@@ -156,7 +156,7 @@ class Playground:
             judge_on(self._opened[name].device)
         return self._opened[name]
 
-    def _context(
+    def _build_context(
         self, scene: Scene, concept: str, asks: str, edits: Sequence[Edit], other_names: Sequence[str]
     ) -> AttackContext:
         """The context of an attack by prompts, which needs no pictures."""

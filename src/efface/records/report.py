@@ -202,9 +202,7 @@ class Record(Part):
     """The sha256 of everything else in this file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def __repr__(self) -> str:
-        heads = [
-            f"{m.metric}/{m.group} {m.edited.shorten()} (base {m.base.shorten()})" for m in self.headline_measures()
-        ]
+        heads = [f"{m.metric}/{m.group} {m.edited.shorten()} (base {m.base.shorten()})" for m in self.list_headlines()]
         what = f"{', '.join(self.targets)} by {self.method} on {self.suite.name}, {self.rows} rows"
         return f"<Record: {what}; {'; '.join(heads) or 'no headline'}; {len(self.alarms)} alarms>"
 
@@ -215,11 +213,11 @@ class Record(Part):
                 return m
         return None
 
-    def headline_measures(self) -> list[Measure]:
-        found = [self._named(*h.split("/")) for h in self.headlines]
+    def list_headlines(self) -> list[Measure]:
+        found = [self._find_named(*h.split("/")) for h in self.headlines]
         return [m for m in found if m is not None]
 
-    def _named(self, metric: str, group: str, threshold: str = "") -> Measure | None:
+    def _find_named(self, metric: str, group: str, threshold: str = "") -> Measure | None:
         """The measure of all judges together where there is one, else that of the first judge."""
         limit = float(threshold) if threshold else None
         judges = dict.fromkeys(["all", *(m.judge for m in self.measures if (m.metric, m.group) == (metric, group))])

@@ -57,7 +57,7 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
     bases: list[Point] = []
     kept = ""
     for number, title, record in group:
-        heads = record.headline_measures()
+        heads = record.list_headlines()
         gone = next((m for m in heads if m.metric.startswith("esr")), None)
         stays = next((m for m in reversed(heads) if m.metric.startswith("psr")), None)
         if gone and stays:

@@ -110,7 +110,7 @@ def make_claims(records: Sequence[Record]) -> list[Claim]:
     by_rate: dict[tuple[str, str, str], dict[str, list[float | None]]] = {}
     titles: dict[tuple[str, str, str], str] = {}
     for record in records:
-        for m in record.headline_measures():
+        for m in record.list_headlines():
             key = (describe_method(record), m.metric, m.group)
             by_rate.setdefault(key, {}).setdefault(", ".join(record.targets), []).append(m.edited.value)
             titles[key] = m.title

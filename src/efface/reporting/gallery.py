@@ -72,15 +72,15 @@ class Gallery:
     scorers: Sequence[str]
     pairs: Sequence[Pair]
 
-    def files(self) -> Iterable[Path]:
+    def list_files(self) -> Iterable[Path]:
         return (path for pair in self.pairs for path in (pair.before, pair.after) if path)
 
-    def counts(self) -> dict[str, int]:
+    def count_verdicts(self) -> dict[str, int]:
         """The number of pairs with each verdict."""
         found = [pair.verdict for pair in self.pairs]
         return {word: found.count(word) for word in self.verdicts if word in found}
 
-    def data(self, numbers: Mapping[str, int]) -> dict[str, Any]:
+    def to_data(self, numbers: Mapping[str, int]) -> dict[str, Any]:
         """The data for the page's script. `numbers` has each picture's place among the thumbnails, by its file's name.
 
         A row is [group, verdict, prompt, note, number before or null, number after, said before, said after, [score
@@ -217,7 +217,7 @@ def pick_proof(gallery: Gallery, each: int = 3, groups: int = 2) -> list[int]:
 
 def collect_images(galleries: Iterable[Gallery]) -> dict[str, Path]:
     """Every picture of the galleries once, by its file's name, which is a content hash."""
-    return {path.name: path for shown in galleries for path in shown.files()}
+    return {path.name: path for shown in galleries for path in shown.list_files()}
 
 
 def make_thumbnails(files: Sequence[Path], on_progress: Callable[[int, int], None]) -> list[str]:

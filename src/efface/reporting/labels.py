@@ -36,7 +36,7 @@ class Box:
     right: float
     bottom: float
 
-    def covers(self, other: Box) -> float:
+    def measure_overlap(self, other: Box) -> float:
         """The area that both boxes share."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
@@ -86,7 +86,7 @@ def place_labels(
     for text, mark in labels:
         best, least = None, math.inf
         for box in _places(text, mark, area, radius):
-            covered = sum(box.covers(other) for other in taken)
+            covered = sum(box.measure_overlap(other) for other in taken)
             if covered < least:
                 best, least = box, covered
             if not covered:

@@ -54,8 +54,10 @@ def draw_losses(series: LossSeries) -> Markup:
     def place(step: int, value: float) -> tuple[float, float]:
         return (step - first) / (last - first), ((math.log10(value) if by_log else value) - low) / reach
 
-    marks = [PLOT.tick_y(i / 4, f"{_find_value(low + i / 4 * reach, by_log):.2g}") for i in range(5)]
-    marks += [PLOT.tick_x((s - first) / (last - first), f"{s}") for s in sorted({first, (first + last) // 2, last})]
+    marks = [PLOT.draw_tick_y(i / 4, f"{_find_value(low + i / 4 * reach, by_log):.2g}") for i in range(5)]
+    marks += [
+        PLOT.draw_tick_x((s - first) / (last - first), f"{s}") for s in sorted({first, (first + last) // 2, last})
+    ]
     pieces = {
         role: _split([None if v is None else place(s, v) for s, v in zip(series.steps, values, strict=True)])
         for role, values in series.roles.items()
@@ -63,9 +65,9 @@ def draw_losses(series: LossSeries) -> Markup:
     ends = []
     for number, (role, found) in enumerate(pieces.items()):
         style = f'class="line{number % 4}"'
-        paths = [" ".join(f"{PLOT.x(x)},{PLOT.y(y)}" for x, y in part) for part in found]
+        paths = [" ".join(f"{PLOT.place_x(x)},{PLOT.place_y(y)}" for x, y in part) for part in found]
         lines = "".join(f'<polyline points="{path}"/>' for path in paths)
-        ends.append((role, style, (PLOT.x(found[-1][-1][0]), PLOT.y(found[-1][-1][1]))))
+        ends.append((role, style, (PLOT.place_x(found[-1][-1][0]), PLOT.place_y(found[-1][-1][1]))))
         marks.append(f"<g {style}><title>{escape(role)}</title>{lines}</g>")
     marks += name_ends(ends)
     return PLOT.draw(marks, "step of the training", "loss, logarithmic" if by_log else "loss")

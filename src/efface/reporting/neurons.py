@@ -47,14 +47,14 @@ def plot_contrasts(found: Diagnosis) -> Markup:
             f"{name}: {among.mean:.3g} ({low:.3g} to {high:.3g}); random {among.random:.3g} ({among.low:.3g} to "
             f"{among.high:.3g}); p = {among.p:.2g}"
         )
-        top, bottom = PLOT.y(among.high / reach), PLOT.y(among.low / reach)
+        top, bottom = PLOT.place_y(among.high / reach), PLOT.place_y(among.low / reach)
         marks.append(
             f'<g class="edit"><title>{escape(says)}</title>'
             f'<rect class="band" x="{x - step / 5:.1f}" y="{top}" width="{step / 2.5:.1f}" height="{bottom - top:.1f}" '
             'fill="var(--line)"/>'
-            f'<line x1="{x:.1f}" y1="{PLOT.y(low / reach)}" x2="{x:.1f}" y2="{PLOT.y(high / reach)}"/>'
-            f'<circle cx="{x:.1f}" cy="{PLOT.y(among.mean / reach)}" r="5"/>'
-            f'<text x="{x:.1f}" y="{PLOT.y(0) + 18}" text-anchor="middle">{escape(name)}</text></g>'
+            f'<line x1="{x:.1f}" y1="{PLOT.place_y(low / reach)}" x2="{x:.1f}" y2="{PLOT.place_y(high / reach)}"/>'
+            f'<circle cx="{x:.1f}" cy="{PLOT.place_y(among.mean / reach)}" r="5"/>'
+            f'<text x="{x:.1f}" y="{PLOT.place_y(0) + 18}" text-anchor="middle">{escape(name)}</text></g>'
         )
     return _plot(marks, "", "mean delta", reach)
 
@@ -66,9 +66,10 @@ def plot_neurons(found: Diagnosis, model: str) -> Markup:
     low, reach = min(*found.rho, 0.0), 1.05 * max(*delta, 1e-12)
     across = max(*found.rho, 1e-12) - low
     dots = [("base", i) for i in others[:: max(1, len(others) // SHOWN)]] + [("edit", i) for i in found.chosen]
+    x, y = PLOT.place_x, PLOT.place_y
     marks = [
         f'<g class="{kind}"><title>{escape(found.neurons[i])}: rho {found.rho[i]:.3g}, delta {delta[i]:.3g}</title>'
-        f'<circle cx="{PLOT.x((found.rho[i] - low) / across)}" cy="{PLOT.y(delta[i] / reach)}" r="2.5"/></g>'
+        f'<circle cx="{x((found.rho[i] - low) / across)}" cy="{y(delta[i] / reach)}" r="2.5"/></g>'
         for kind, i in dots
     ]
     return _plot(marks, f"rho, from {low:.3g} to {low + across:.3g}", "delta", reach)
@@ -76,5 +77,5 @@ def plot_neurons(found: Diagnosis, model: str) -> Markup:
 
 def _plot(marks: Sequence[str], x_title: str, y_title: str, reach: float) -> Markup:
     """Draws the marks over a grid whose vertical axis goes from 0 to `reach`."""
-    ticks = [PLOT.tick_y(v / 4, f"{v / 4 * reach:.2g}") for v in range(5)]
+    ticks = [PLOT.draw_tick_y(v / 4, f"{v / 4 * reach:.2g}") for v in range(5)]
     return PLOT.draw([*ticks, *marks], x_title, y_title)

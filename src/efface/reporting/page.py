@@ -69,12 +69,12 @@ class Part:
     curves: Sequence[Curve]
     history: Sequence[History]
 
-    def first(self, m: Measure) -> bool:
+    def comes_first(self, m: Measure) -> bool:
         """Whether a number belongs in the first table: that of all judges together where there is one."""
         return m.judge == "all" or self.record.find(m.metric, m.group) is None
 
-    def by_judge(self) -> list[Measure]:
-        return [m for m in self.record.measures if not self.first(m)]
+    def list_by_judge(self) -> list[Measure]:
+        return [m for m in self.record.measures if not self.comes_first(m)]
 
     @property
     def worst_attack(self) -> AttackMeasure | None:
@@ -149,7 +149,7 @@ def write_page(
 
 def _build_part(record: Record, folder: Path, per_group: int | None, attacks: AttackRecord | None) -> Part:
     verdict = build_verdict(record, attacks)
-    cards = [Card(m, [r for r in verdict.rules if _concerns(r.finding, m)]) for m in record.headline_measures()]
+    cards = [Card(m, [r for r in verdict.rules if _concerns(r.finding, m)]) for m in record.list_headlines()]
     shown = gallery.build_evaluation_gallery(record, folder, per_group)
     return Part(
         title=build_title(record),
@@ -187,7 +187,7 @@ def build_title(record: Record | AttackRecord) -> str:
 def _build_data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:
     """The data for the page's script."""
     numbers = {name: i for i, name in enumerate(pictures)}
-    return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.data(numbers) for g in galleries]}
+    return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.to_data(numbers) for g in galleries]}
 
 
 def _write_beside(files: Path, whole: data.PageData, rows: bytes | None, pictures: Sequence[Path]) -> None:

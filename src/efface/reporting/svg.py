@@ -24,28 +24,28 @@ class Canvas:
     title_x: int = 11
     """The x coordinate of the vertical axis' title."""
 
-    def x(self, v: float) -> float:
+    def place_x(self, v: float) -> float:
         """The coordinate of a position on the horizontal axis."""
         return round(self.left + v * (self.width - self.left - self.right), 1)
 
-    def y(self, v: float) -> float:
+    def place_y(self, v: float) -> float:
         """The coordinate of a position on the vertical axis, from the top; position 1 is highest."""
         return round(self.height - self.bottom - v * (self.height - self.top - self.bottom), 1)
 
-    def tick_x(self, v: float, text: str) -> str:
+    def draw_tick_x(self, v: float, text: str) -> str:
         """A grid line with its text below."""
-        x = self.x(v)
+        x = self.place_x(v)
         return (
-            f'<line class="grid" x1="{x}" y1="{self.y(0)}" x2="{x}" y2="{self.y(1)}"/>'
-            f'<text x="{x}" y="{self.y(0) + 18}" text-anchor="middle">{text}</text>'
+            f'<line class="grid" x1="{x}" y1="{self.place_y(0)}" x2="{x}" y2="{self.place_y(1)}"/>'
+            f'<text x="{x}" y="{self.place_y(0) + 18}" text-anchor="middle">{text}</text>'
         )
 
-    def tick_y(self, v: float, text: str) -> str:
+    def draw_tick_y(self, v: float, text: str) -> str:
         """A grid line with its text on the left."""
-        y = self.y(v)
+        y = self.place_y(v)
         return (
-            f'<line class="grid" x1="{self.x(0)}" y1="{y}" x2="{self.x(1)}" y2="{y}"/>'
-            f'<text x="{self.x(0) - 6}" y="{y + 4}" text-anchor="end">{text}</text>'
+            f'<line class="grid" x1="{self.place_x(0)}" y1="{y}" x2="{self.place_x(1)}" y2="{y}"/>'
+            f'<text x="{self.place_x(0) - 6}" y="{y + 4}" text-anchor="end">{text}</text>'
         )
 
     def draw(self, marks: Sequence[str], x_title: str, y_title: str) -> Markup:
@@ -62,13 +62,14 @@ class Canvas:
             f"{titles}{''.join(marks)}</svg>"
         )
 
+    @property
     def area(self) -> Box:
         """The area within the axes."""
-        return Box(self.x(0), self.y(1), self.x(1), self.y(0))
+        return Box(self.place_x(0), self.place_y(1), self.place_x(1), self.place_y(0))
 
-    def spread(self, heights: Sequence[float]) -> list[float]:
+    def spread_labels(self, heights: Sequence[float]) -> list[float]:
         """Moves the baselines of labels apart, above the horizontal axis."""
-        return spread_labels(heights, ASCENT, self.y(0) - 2)
+        return spread_labels(heights, ASCENT, self.place_y(0) - 2)
 
 
 PLOT = Canvas()
@@ -114,10 +115,10 @@ def draw_scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
 
     The numbers of edits stand beside their marks where neither another number nor a mark is.
     """
-    ticks = [PLOT.tick_x(v / 4, f"{v / 4:.0%}") + PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
-    marks = [(PLOT.x(p.x[0]), PLOT.y(p.y[0])) for p in points]
+    ticks = [PLOT.draw_tick_x(v / 4, f"{v / 4:.0%}") + PLOT.draw_tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
+    marks = [(PLOT.place_x(p.x[0]), PLOT.place_y(p.y[0])) for p in points]
     numbered = [(p, mark) for p, mark in zip(points, marks, strict=True) if p.kind == "edit"]
-    placed = place_labels([(str(p.number), mark) for p, mark in numbered], PLOT.area(), marks, DOT + 1)
+    placed = place_labels([(str(p.number), mark) for p, mark in numbered], PLOT.area, marks, DOT + 1)
     numbers = [label.draw(_describe(p)) for label, (p, _) in zip(placed, numbered, strict=True)]
     return PLOT.draw([*ticks, *(_mark(p) for p in points), *numbers], x_title, y_title)
 
@@ -150,10 +151,10 @@ def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Mar
     """Draws lines over the thresholds of a detector, with bands for their intervals."""
     highest = max([e.high for line in lines for _, e in line.points if e.value is not None], default=0.0)
     top = next((t for t in (0.1, 0.25, 0.5) if highest <= t), 1.0) if share else max(highest, 1e-12)
-    ticks = [PLOT.tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v * 25 * top:g}%") for v in range(5)]
+    ticks = [PLOT.draw_tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v * 25 * top:g}%") for v in range(5)]
     places = sorted({t for line in lines for t, _ in line.points})
     reach = (places[-1] - places[0]) or 1.0
-    ticks += [PLOT.tick_x((t - places[0]) / reach, f"{t:g}") for t in places]
+    ticks += [PLOT.draw_tick_x((t - places[0]) / reach, f"{t:g}") for t in places]
     marks = [_draw_line(line, [(t - places[0]) / reach for t, _ in line.points], top) for line in lines]
     marks += _name_lines(lines, places[0], reach, top)
     return PLOT.draw([*ticks, *marks], "threshold from which a detection counts", y_title)
@@ -162,14 +163,14 @@ def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Mar
 def draw_climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
     """Draws how rates rise with queries, a line for each. `rates` has the rates after 0, 1, 2 … queries, in [0, 1]."""
     most = max((len(r) for r in rates.values()), default=1) - 1
-    ticks = [PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
-    ticks += [PLOT.tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
+    ticks = [PLOT.draw_tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
+    ticks += [PLOT.draw_tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
     marks, ends = [], []
     for number, (name, rate) in enumerate(rates.items()):
-        path = " ".join(f"{PLOT.x(q / max(most, 1))},{PLOT.y(v)}" for q, v in enumerate(rate))
+        path = " ".join(f"{PLOT.place_x(q / max(most, 1))},{PLOT.place_y(v)}" for q, v in enumerate(rate))
         dash = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 2"')[number // 4 % 3]
         style = f'class="line{number % 4}"{dash}'
-        ends.append((name, style, (PLOT.x((len(rate) - 1) / max(most, 1)), PLOT.y(rate[-1]))))
+        ends.append((name, style, (PLOT.place_x((len(rate) - 1) / max(most, 1)), PLOT.place_y(rate[-1]))))
         title = f"<title>{escape(name)}: {rate[-1]:.1%} after {len(rate) - 1}</title>"
         marks.append(f'<g {style}>{title}<polyline points="{path}"/></g>')
     marks += name_ends(ends)
@@ -201,7 +202,7 @@ def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
 
 def name_ends(ends: Sequence[tuple[str, str, tuple[float, float]]]) -> list[str]:
     """Names lines at their ends (x, y), beside a sample of each line's style, given as SVG attributes."""
-    heights = PLOT.spread([y - 5 for _, _, (_, y) in ends])
+    heights = PLOT.spread_labels([y - 5 for _, _, (_, y) in ends])
     return [
         f'<g {style}><polyline points="{x - 24:.1f},{y - 4:.1f} {x - 4:.1f},{y - 4:.1f}"/>'
         f'<text x="{x - 28:.1f}" y="{y:.1f}" text-anchor="end">{escape(name)}</text></g>'
@@ -228,24 +229,24 @@ def _mark(p: Point) -> str:
     (x, x_low, x_high), (y, y_low, y_high) = p.x, p.y
     return (
         f'<g class="{escape(p.kind)}"><title>{escape(_describe(p))}</title>'
-        f'<line x1="{PLOT.x(x_low)}" y1="{PLOT.y(y)}" x2="{PLOT.x(x_high)}" y2="{PLOT.y(y)}"/>'
-        f'<line x1="{PLOT.x(x)}" y1="{PLOT.y(y_low)}" x2="{PLOT.x(x)}" y2="{PLOT.y(y_high)}"/>'
-        f'<circle cx="{PLOT.x(x)}" cy="{PLOT.y(y)}" r="{DOT:g}"/></g>'
+        f'<line x1="{PLOT.place_x(x_low)}" y1="{PLOT.place_y(y)}" x2="{PLOT.place_x(x_high)}" y2="{PLOT.place_y(y)}"/>'
+        f'<line x1="{PLOT.place_x(x)}" y1="{PLOT.place_y(y_low)}" x2="{PLOT.place_x(x)}" y2="{PLOT.place_y(y_high)}"/>'
+        f'<circle cx="{PLOT.place_x(x)}" cy="{PLOT.place_y(y)}" r="{DOT:g}"/></g>'
     )
 
 
 def _draw_line(line: Series, places: Sequence[float], top: float) -> str:
     """Draws a line of values, a band of their bounds, and dots that show numbers. `places` are positions in [0, 1]."""
     pairs = zip(places, line.points, strict=True)
-    taken = [(PLOT.x(x), t, e, e.value) for x, (t, e) in pairs if e.value is not None]
+    taken = [(PLOT.place_x(x), t, e, e.value) for x, (t, e) in pairs if e.value is not None]
     if not taken:
         return ""
     name = escape(line.label)
-    path = " ".join(f"{x},{PLOT.y(value / top)}" for x, _, _, value in taken)
-    high = [f"{x},{PLOT.y(e.high / top)}" for x, _, e, _ in taken]
-    low = [f"{x},{PLOT.y(max(e.low, 0.0) / top)}" for x, _, e, _ in reversed(taken)]
+    path = " ".join(f"{x},{PLOT.place_y(value / top)}" for x, _, _, value in taken)
+    high = [f"{x},{PLOT.place_y(e.high / top)}" for x, _, e, _ in taken]
+    low = [f"{x},{PLOT.place_y(max(e.low, 0.0) / top)}" for x, _, e, _ in reversed(taken)]
     dots = "".join(
-        f'<circle cx="{x}" cy="{PLOT.y(value / top)}" r="3.5">'
+        f'<circle cx="{x}" cy="{PLOT.place_y(value / top)}" r="3.5">'
         f"<title>{name} at {t:g}: {value:.3g} ({e.low:.3g} to {e.high:.3g}), n = {e.n}</title></circle>"
         for x, t, e, value in taken
     )
@@ -258,10 +259,14 @@ def _draw_line(line: Series, places: Sequence[float], top: float) -> str:
 def _name_lines(lines: Sequence[Series], first: float, reach: float, top: float) -> list[str]:
     """The lines' names, each beside a middle point of its line; thresholds go from `first` over `reach`."""
     dots = [
-        [(PLOT.x((t - first) / reach), PLOT.y(e.value / top)) for t, e in line.points if e.value is not None]
+        [
+            (PLOT.place_x((t - first) / reach), PLOT.place_y(e.value / top))
+            for t, e in line.points
+            if e.value is not None
+        ]
         for line in lines
     ]
     named = [(line.label, taken[len(taken) // 2]) for line, taken in zip(lines, dots, strict=True) if taken]
     short = [(name if len(name) <= NAME else f"{name[: NAME - 1]}…", mark) for name, mark in named]
-    placed = place_labels(short, PLOT.area(), [d for taken in dots for d in taken], 4.5)
+    placed = place_labels(short, PLOT.area, [d for taken in dots for d in taken], 4.5)
     return [label.draw(name) for label, (name, _) in zip(placed, named, strict=True)]

@@ -50,8 +50,8 @@ class JudgePanel:
     watch: ScorerWatch = field(default_factory=ScorerWatch, compare=False)
     """Ends calls of a judge that take too long; the picture is then unscored."""
 
-    def identity(self) -> dict[str, dict[str, str]]:
-        return {judge.name: judge.identity() for judge in self.judges}
+    def identify(self) -> dict[str, dict[str, str]]:
+        return {judge.name: judge.identify() for judge in self.judges}
 
     def look(self, images: Tensor, rows: Sequence[Row]) -> list[Judgement]:
         """Judges pictures, uint8 [n, 3, h, w], one judgement for each; where a judge fails, the verdict is None."""

@@ -151,7 +151,7 @@ def _read_earlier(
     require_before_attacking(out, drawing, suite_now)
     if earlier := read_file(out):
         targets = tuple(target.concept for target in conditions if target.condition == "target")
-        now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
+        now = {"targets": targets, "suite": suite_now, "scorers": judges.identify(), "drawing": drawing}
         require_same_basis(earlier, now)
     return earlier
 
@@ -249,7 +249,7 @@ def _attack_all(
                     whole.inputs.append(runner.identify(name, attack, target))
                     continue
                 whole.add(runner.run(name, attack, target, rows))
-                if attack.hands_in_images and (shown := runner.other_than(target.concept)):
+                if attack.hands_in_images and (shown := runner.find_other(target.concept)):
                     other.add(runner.run(name, attack, target, rows, shown))
                     results.distractors[name, condition] = other
             results.by_attack[name, condition] = whole

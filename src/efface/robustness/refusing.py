@@ -59,7 +59,7 @@ def find_refusals(
         for target in conditions:
             if attack.applies_to_base or target.condition == "target":
                 try:
-                    check_attack(attack, bouts[target.condition].context(target, name, {}))
+                    check_attack(attack, bouts[target.condition].build_context(target, name, {}))
                 except ValueError as error:
                     found.setdefault((name, target.condition), str(error))
     fatal = [(name, reason) for (name, condition), reason in found.items() if condition == "target"]

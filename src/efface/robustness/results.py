@@ -63,25 +63,27 @@ class CampaignResults:
     searched: str = ""
     """Which text encoder's tokens a search over token embeddings changes, on this model."""
 
-    def rows(self, condition: Condition) -> list[Row]:
+    def list_rows(self, condition: Condition) -> list[Row]:
         return [row for target in self.conditions if target.condition == condition for row in target.rows]
 
-    def after(self, name: str, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
+    def find_broken(self, name: str, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
         """Whether each row was broken before the attack, or by it within this number of queries."""
-        return self._outcome(self.by_attack[name, condition], condition, queries)
+        return self._find_outcome(self.by_attack[name, condition], condition, queries)
 
-    def baseline(self, name: str, condition: Condition) -> dict[str, Verdict]:
+    def find_baseline(self, name: str, condition: Condition) -> dict[str, Verdict]:
         """The same for random prefixes with as many queries, or for the attack with pictures of another thing."""
-        found = self.after(BASELINE, condition, self.order[name].queries)
+        found = self.find_broken(BASELINE, condition, self.order[name].queries)
         if distractor := self.distractors.get((name, condition)):
-            other = self._outcome(distractor, condition)
+            other = self._find_outcome(distractor, condition)
             found = {row: _combine_either(chance, other.get(row, False)) for row, chance in found.items()}
         return found
 
-    def _outcome(self, result: AttackResult, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
+    def _find_outcome(
+        self, result: AttackResult, condition: Condition, queries: int | None = None
+    ) -> dict[str, Verdict]:
         before = self.before[condition]
         found: dict[str, Verdict] = {}
-        for row in self.rows(condition):
+        for row in self.list_rows(condition):
             if before[row.id].broken:
                 found[row.id] = True
             elif row_result := result.row_results.get(row.id):
@@ -112,7 +114,7 @@ def build_record(
     results: CampaignResults, suite: Suite, edit: Edit, drawing: Drawing, panel: JudgePanel, campaign: Campaign
 ) -> AttackRecord:
     """Makes the record of the attacks that are finished."""
-    judges = panel.identity()
+    judges = panel.identify()
     there = {target.condition for target in results.conditions}
     conditions = tuple(_summarise(results, condition) for condition in TITLES if condition in there)
     keys: list[tuple[str, Condition]] = [(name, condition) for condition in TITLES for name in results.order]
@@ -135,13 +137,13 @@ def build_record(
         measures=measures,
         successes=tuple(_list_successes(results)),
         alarms=find_attack_alarms(
-            conditions, measures, {n: each.budget_shares() for n, each in results.order.items()}, len(judges)
+            conditions, measures, {n: each.list_budget_shares() for n, each in results.order.items()}, len(judges)
         ),
     )
 
 
 def _summarise(results: CampaignResults, condition: Condition) -> ConditionSummary:
-    rows = results.rows(condition)
+    rows = results.list_rows(condition)
 
     def share(shown: Shown) -> list[Verdict]:
         return [shown[condition][row.id].broken for row in rows]
@@ -159,11 +161,11 @@ def _summarise(results: CampaignResults, condition: Condition) -> ConditionSumma
 
 def _measure(results: CampaignResults, name: str, condition: Condition, seed: int) -> AttackMeasure:
     attack, result = results.order[name], results.by_attack[name, condition]
-    after = results.after(name, condition)
-    baseline = results.baseline(name, condition)
+    after = results.find_broken(name, condition)
+    baseline = results.find_baseline(name, condition)
     worst_case = results.worst_case and condition == "target" and name != BASELINE
     ids = [i for i in after if not (worst_case and results.before[condition][i].broken)]
-    prompts = {row.id: row.prompt for row in results.rows(condition)}
+    prompts = {row.id: row.prompt for row in results.list_rows(condition)}
     drawn = sum(row_result.queries for row_result in result.row_results.values())
     return AttackMeasure(
         attack=name,
@@ -195,7 +197,7 @@ def _measure(results: CampaignResults, name: str, condition: Condition, seed: in
 
 def _compute_curve(results: CampaignResults, name: str, condition: Condition, queries: int) -> tuple[float, ...]:
     """The success rate after 0, 1, 2 … queries; empty where nothing could be judged."""
-    rates = [estimate(list(results.after(name, condition, q).values())).value for q in range(queries + 1)]
+    rates = [estimate(list(results.find_broken(name, condition, q).values())).value for q in range(queries + 1)]
     return tuple(rate for rate in rates if rate is not None)
 
 
@@ -206,8 +208,10 @@ def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
         name: results.by_attack[name, "target"] for name in results.order if (name, "target") in results.by_attack
     }
     made = [name for name, result in finished.items() if not result.missing]
-    every = [told for name in made for told in (results.after(name, "target"), results.baseline(name, "target"))]
-    for row in results.rows("target"):
+    every = [
+        told for name in made for told in (results.find_broken(name, "target"), results.find_baseline(name, "target"))
+    ]
+    for row in results.list_rows("target"):
         seen = [results.before["target"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
         seen += [True for result in finished.values() if (found := result.row_results.get(row.id)) and found.broken]
         out[row.id] = True if True in seen else None if None in seen else False
@@ -217,7 +221,7 @@ def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
 def _list_successes(results: CampaignResults) -> list[AttackSuccess]:
     out = []
     for (name, condition), result in results.by_attack.items():
-        for row in results.rows(condition):
+        for row in results.list_rows(condition):
             row_result = result.row_results.get(row.id)
             if row_result and row_result.broken:
                 before = results.before[condition][row.id].picture

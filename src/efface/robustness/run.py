@@ -91,23 +91,25 @@ class AttackRunner:
     on_progress: Callable[[str, int, int], None]
 
     @contextmanager
-    def base(self) -> Iterator[None]:
+    def use_base(self) -> Iterator[None]:
         model, names = self.image_judge.model, self.edit.names if self.edit else ()
         with model.swap_in({name: self.originals[name] for name in names}), model.unguided():
             yield
 
-    def other_than(self, concept: str) -> str:
+    def find_other(self, concept: str) -> str:
         """Another concept with reference pictures; "" where there is none."""
         return next((name for name, shown in self.reference_images.items() if name != concept and len(shown)), "")
 
-    def context(self, target: AttackTarget, attack: str, settings: Mapping[str, Any], shown: str = "") -> AttackContext:
+    def build_context(
+        self, target: AttackTarget, attack: str, settings: Mapping[str, Any], shown: str = ""
+    ) -> AttackContext:
         """The context of an attack on this target; its pictures are of `shown`, by default of the concept."""
         model = self.image_judge.model
         return AttackContext(
             model=model,
             edit=self.edit,
             concept=target.concept,
-            base=self.base,
+            base=self.use_base,
             synonyms=target.aliases.synonyms,
             words=self.words,
             pictures=self.reference_images[shown or target.concept],
@@ -117,7 +119,7 @@ class AttackRunner:
             steps=self.image_judge.steps,
             guidance=self.image_judge.guidance,
             seed=self.seed,
-            once=build_store(self.image_judge.folder / attack, self.depends(target, settings, shown)),
+            once=build_store(self.image_judge.folder / attack, self.list_dependencies(target, settings, shown)),
         )
 
     def run(
@@ -135,7 +137,7 @@ class AttackRunner:
             title = f"{PLAIN} {plain}, {'edited model' if self.edit else 'base'}, {target.concept}"
         found = AttackResult(inputs=[self.identify(name, attack, target)])
         try:
-            for part, batch in self._batches(name, attack, target, rows, shown):
+            for part, batch in self._split_batches(name, attack, target, rows, shown):
                 found.row_results |= {row.id: result for row, result in zip(part, batch.row_results, strict=True)}
                 found.seconds += batch.seconds
                 self.on_progress(title, len(found.row_results), len(rows))
@@ -151,13 +153,13 @@ class AttackRunner:
 
     def identify(self, name: str, attack: Attack, target: AttackTarget, shown: str = "") -> str:
         """The digest of everything on which an attack's results depend, except the rows, with its name."""
-        return digest([name, self.depends(target, _read_settings(attack), shown)])
+        return digest([name, self.list_dependencies(target, _read_settings(attack), shown)])
 
-    def _batches(
+    def _split_batches(
         self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str
     ) -> Iterator[tuple[Sequence[Row], Batch]]:
         settings = _read_settings(attack)
-        depends, inputs = self.depends(target, settings, shown), self.identify(name, attack, target, shown)
+        depends, inputs = self.list_dependencies(target, settings, shown), self.identify(name, attack, target, shown)
         folder, size = self.image_judge.folder / name, attack.batch_size or len(rows)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
@@ -167,14 +169,14 @@ class AttackRunner:
             if batch is None:
                 began = time.monotonic()
                 if (before := resume(older, len(part), self.image_judge.folder)) is None:
-                    context = self.context(target, name, settings, shown)
+                    context = self.build_context(target, name, settings, shown)
                     results = run_batch(attack, context, part, self.image_judge)
                     before = Batch(row_results=tuple(results), seconds=time.monotonic() - began)
                 facts = {"attack": name, "condition": target.condition, "inputs": inputs}
                 batch = write_batch(file, before.model_copy(update=facts))
             yield part, batch
 
-    def depends(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
+    def list_dependencies(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
         """Everything on which an attack's results depend, except its rows."""
         other = {"shown": hash_bytes(self.reference_images[shown].numpy().tobytes())} if shown else {}
         return {
@@ -182,7 +184,7 @@ class AttackRunner:
             "runner": VERSION,
             "settings": dict(settings),
             "drawing": self.drawing.model_dump(exclude={"model"}),
-            "judges": self.image_judge.judges.identity(),
+            "judges": self.image_judge.judges.identify(),
             "concept": [target.concept, target.asks, target.placeholder, dataclasses.astuple(target.aliases)],
             "words": digest(list(self.words)),
             "pictures": [row.prompt for row in target.asked],
@@ -232,7 +234,7 @@ def draw_reference_images(
     found = {concept: make_no_pictures(runner.image_judge.model) for concept in known}
     for target in conditions:
         if target.concept not in found:
-            keep = build_store(runner.image_judge.folder / "portraits", runner.depends(target, {}))
+            keep = build_store(runner.image_judge.folder / "portraits", runner.list_dependencies(target, {}))
             found[target.concept] = keep("portraits", lambda p=target: {"pictures": _draw_portraits(runner, p)})[
                 "pictures"
             ]

@@ -34,7 +34,7 @@ class Features:
     def name(self) -> str:
         return "inception-v3" if self.folder == INCEPTION else Path(self.folder).name
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         weights = "pt_inception-2015-12-05" if self.folder == INCEPTION else digest_weights(self.folder)
         return {"features": self.name, "features version": self.version, "weights": weights}
 
@@ -50,7 +50,7 @@ class Features:
                 f"{', '.join(config.architectures or ['something else'])}"
             )
 
-    def features(self, images: Tensor) -> Tensor:
+    def extract_features(self, images: Tensor) -> Tensor:
         see = _load(self.folder)
         with torch.inference_mode():
             parts = [see(images[i : i + self.batch]).float().cpu() for i in range(0, len(images), self.batch)]

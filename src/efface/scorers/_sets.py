@@ -61,7 +61,7 @@ class Compared(ABC):
     name: str = ""
 
     @abstractmethod
-    def number(self, known: Tensor, x: Tensor) -> float:
+    def compute_number(self, known: Tensor, x: Tensor) -> float:
         """The number for features `x` [m, d] compared with `known` [n, d], the base's or the reference's."""
 
     @property
@@ -72,47 +72,50 @@ class Compared(ABC):
     def network(self) -> Features:
         return Features(self.folder)
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         facts = {"scorer": type(self).__name__.lower(), "version": self.version, "asks": "set"}
         against = digest_weights(self.reference) if self.reference else "the base's pictures, by halves"
         own = {
             f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in ("folder", "reference", "name")
         }
-        return facts | self.network.identity() | {"against": against} | own
+        return facts | self.network.identify() | {"against": against} | own
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError or OSError where a package, the network or the reference pictures are missing."""
-        self.ready()
+        self.check_packages()
 
-    def ready(self) -> None:
+    def check_packages(self) -> None:
         for package in self.packages:
             require_package(self.name, package, "fid")
         self.network.check(self.name)
         if self.reference and not Path(self.reference).is_dir():
             raise FileNotFoundError(f"scorer {self.name}: there is no folder {self.reference} with pictures")
 
-    def size(self, rows: int) -> int:
+    def count_pictures(self, rows: int) -> int:
         """The number of pictures in each compared set, for this number of rows."""
         return rows if self.reference else rows // 2
 
     def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
-        size = self.size(len(rows))
+        size = self.count_pictures(len(rows))
         if size < self.least:
             return None
         if self.reference:
             known = _read_reference(self.reference, self.network, side)
             of = assign_clusters([r.concept for r in rows], self.blocks)
             found = [
-                jackknife(lambda at, x=x: self.number(known, x[at]), of, size, self.bounds) for x in (base, edited)
+                jackknife(lambda at, x=x: self.compute_number(known, x[at]), of, size, self.bounds)
+                for x in (base, edited)
             ]
             return found[0], found[1]
         a, b = split_halves(rows)
         of = assign_clusters([rows[i].concept for i in a.tolist()], self.blocks)
 
         def crosswise(at: Tensor) -> float:
-            return (self.number(base[a[at]], edited[b[at]]) + self.number(base[b[at]], edited[a[at]])) / 2
+            return (
+                self.compute_number(base[a[at]], edited[b[at]]) + self.compute_number(base[b[at]], edited[a[at]])
+            ) / 2
 
-        before = jackknife(lambda at: self.number(base[a[at]], base[b[at]]), of, size, self.bounds)
+        before = jackknife(lambda at: self.compute_number(base[a[at]], base[b[at]]), of, size, self.bounds)
         return before, jackknife(crosswise, of, size, self.bounds)
 
 
@@ -150,4 +153,4 @@ def jackknife(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tup
 @functools.cache
 def _read_reference(folder: str, network: Features, side: int) -> Tensor:
     """Features [m, d] of all pictures in a folder, scaled and cropped to squares of `side` pixels."""
-    return torch.cat([network.features(stack) for stack in read_pictures(Path(folder), side).values()])
+    return torch.cat([network.extract_features(stack) for stack in read_pictures(Path(folder), side).values()])

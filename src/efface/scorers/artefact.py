@@ -44,7 +44,7 @@ class Artefact:
     def question(self) -> str:
         return "artefact"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         bounds = f"flat under {FLAT:g}; noise under {EVEN:g} and {ALIKE:g}"
         return {"scorer": "artefact", "version": self.version, "asks": "artefact", "bounds": bounds}
 

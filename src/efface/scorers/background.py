@@ -33,7 +33,7 @@ class Background:
     def question(self) -> str:
         return "background"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         colours = "; ".join(f"{name} {r},{g},{b}" for name, (r, g, b) in self.palette)
         return {"scorer": "background", "version": self.version, "asks": "background", "palette": colours}
 

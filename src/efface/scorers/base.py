@@ -90,7 +90,7 @@ class Scorer(Protocol):
         """
         ...
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         """Everything on which its answers depend (version, weights, settings): scores are cached under it.
 
         "scorer" is the kind of scorer, under which the report lists its number.
@@ -163,11 +163,11 @@ class Network(Protocol):
         """The name beside every number that was computed with it."""
         ...
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         """Everything on which the features depend; they are cached under it and shared by scorers."""
         ...
 
-    def features(self, images: Tensor) -> Tensor:
+    def extract_features(self, images: Tensor) -> Tensor:
         """The features, float [n, d], of pictures, uint8 [n, 3, h, w]."""
         ...
 
@@ -197,7 +197,7 @@ class SetScorer(Protocol):
     @property
     def network(self) -> Network: ...
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         """Everything on which its numbers depend, including the feature network."""
         ...
 
@@ -216,7 +216,7 @@ class SetScorer(Protocol):
 
 def name_kind(scorer: "Scorer | SetScorer") -> str:
     """The name under which the report lists a scorer's number, which is that of the scorer's file."""
-    return scorer.identity().get("scorer", scorer.name)
+    return scorer.identify().get("scorer", scorer.name)
 
 
 def require_declared(scorer: Any) -> None:

@@ -48,7 +48,7 @@ class Choice:
         if self.template.count("{}") != 1:
             raise ValueError(f"a template holds the label as {{}}, once; got {self.template!r}")
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         facts = {"scorer": "choice", "version": self.version, "asks": self.question}
         said_how = {"labels": ", ".join(self.labels), "template": self.template}
         return facts | said_how | {"weights": digest_weights(self.folder)}

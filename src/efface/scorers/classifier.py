@@ -45,19 +45,19 @@ class Classifier:
     """File with a label a line, in the order of the network's outputs; the network's own labels by default."""
     batch: int = 64
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         facts = {"scorer": "classifier", "version": self.version, "asks": self.question}
         named = {"names": digest_file(self.names)} if self.names else {}
         return facts | {"weights": digest_weights(self.folder)} | named
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where its labels have no names, or none is what a row asks for."""
-        known = self.labels().values()
+        known = self.list_labels().values()
         if all(re.fullmatch(r"LABEL_\d+", label) for label in known):
             raise ValueError(f"the labels of {self.folder} have no names; give them: {self.name},names=FILE")
         require_labels(self.name, self.question, list(known), rows)
 
-    def labels(self) -> dict[int, str]:
+    def list_labels(self) -> dict[int, str]:
         """The labels by the index of the output."""
         own: dict[int, str] = dict(read_config(self.folder).id2label or {})
         if not self.names:
@@ -69,7 +69,7 @@ class Classifier:
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         model, processor = _load(self.folder)
-        labels = self.labels() if self.names else model.config.id2label
+        labels = self.list_labels() if self.names else model.config.id2label
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]

@@ -38,7 +38,7 @@ class Clip:
     def question(self) -> str:
         return "match"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "clip", "version": self.version, "asks": "match", "weights": digest_weights(self.folder)}
 
     def check(self, rows: Sequence[Row]) -> None:

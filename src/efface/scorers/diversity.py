@@ -46,9 +46,9 @@ class Diversity:
     def network(self) -> Network:
         return Features(self.folder)
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         facts = {"scorer": "diversity", "version": self.version, "asks": "set", "least": str(self.least)}
-        return facts | self.network.identity()
+        return facts | self.network.identify()
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError or OSError where the network is missing."""

@@ -38,14 +38,14 @@ class Fid(Compared):
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises TooFew where there are not enough pictures; otherwise what every scorer of sets raises."""
-        self.ready()
-        if self.size(len(rows)) < self.least:
+        self.check_packages()
+        if self.count_pictures(len(rows)) < self.least:
             raise TooFew(
                 f"scorer {self.name} needs {self.least} pictures in each set, and the largest has "
-                f"{self.size(len(rows))}; kid would have worked, or more pictures"
+                f"{self.count_pictures(len(rows))}; kid would have worked, or more pictures"
             )
 
-    def number(self, known: Tensor, x: Tensor) -> float:
+    def compute_number(self, known: Tensor, x: Tensor) -> float:
         return fid(known, x)
 
 

@@ -31,7 +31,7 @@ class Kid(Compared):
     packages: ClassVar[tuple[str, ...]] = ("torchmetrics",)
     name: str = "kid"
 
-    def number(self, known: Tensor, x: Tensor) -> float:
+    def compute_number(self, known: Tensor, x: Tensor) -> float:
         return kid(known, x)
 
 

@@ -42,7 +42,7 @@ class Lpips:
     def question(self) -> str:
         return "change"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         facts = {"scorer": "lpips", "version": self.version, "asks": "change"}
         return facts | {"by": "torchmetrics", "net": self.net}
 

@@ -78,7 +78,7 @@ class NudeNet:
     def question(self) -> str:
         return "nudity"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {
             "scorer": "nudenet",
             "version": self.version,

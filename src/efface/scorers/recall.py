@@ -27,5 +27,5 @@ class Recall(Compared):
     """The rank k of the nearest neighbour whose distance is a picture's radius."""
     name: str = "recall"
 
-    def number(self, known: Tensor, x: Tensor) -> float:
+    def compute_number(self, known: Tensor, x: Tensor) -> float:
         return share_within(x, known, self.k)

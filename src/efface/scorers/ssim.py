@@ -32,7 +32,7 @@ class Ssim:
     def question(self) -> str:
         return "change"
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         return {"scorer": "ssim", "version": self.version, "asks": "change", "by": "torchmetrics"}
 
     def check(self, rows: Sequence[Row]) -> None:

@@ -49,7 +49,7 @@ class Cell:
         """The name of the cell's files."""
         return self.name or hash_json({"kind": self.kind, "code": digest_code(self.kind), **self.decided_by})[:20]
 
-    def name_only(self) -> Cell:
+    def reduce_to_name(self) -> Cell:
         """The same cell without `decided_by`, which its result file holds as well."""
         return Cell(self.kind, {}, self.id)
 
@@ -82,11 +82,11 @@ class Store:
 
     folder: Path
 
-    def edit(self, id: str) -> Path:
+    def locate_edit(self, id: str) -> Path:
         """The file of an edit."""
         return self.folder / "edits" / f"{id}.safetensors"
 
-    def evaluation(self, id: str) -> Path:
+    def locate_evaluation(self, id: str) -> Path:
         """The folder of an evaluation, and of the attacks beside it."""
         return self.folder / "evaluations" / id
 
@@ -100,50 +100,50 @@ class Store:
         """The folder of all attacks' pictures, so that the untouched base is attacked once."""
         return self.folder / "attacks"
 
-    def diagnosis(self, kind: Kind, id: str) -> Path:
+    def locate_diagnosis(self, kind: Kind, id: str) -> Path:
         """The folder of an audit, or of an edit's neurons."""
         return self.folder / kind / id
 
-    def lock(self, key: str) -> Path:
+    def locate_lock(self, key: str) -> Path:
         """The lock file of a job, held by the process that works on it."""
         return self.folder / "locks" / f"{key}.lock"
 
-    def log(self, key: str) -> Path:
+    def locate_log(self, key: str) -> Path:
         """The log of a job that failed."""
         return self.folder / "failed" / f"{key}.txt"
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell has a result."""
-        return self._result(cell).is_file()
+        return self._locate_result(cell).is_file()
 
     def finish(self, cell: Cell, result: Mapping[str, Any], cost: Mapping[str, float]) -> None:
         """Writes a cell's result. The cost is written first, so that a finished cell has both."""
-        write_whole(self._cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
+        write_whole(self._locate_cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
         whole = {"kind": cell.kind, "decided_by": dict(cell.decided_by), "result": dict(result)}
-        write_whole(self._result(cell), json.dumps(whole, sort_keys=True, indent=1) + "\n")
+        write_whole(self._locate_result(cell), json.dumps(whole, sort_keys=True, indent=1) + "\n")
 
-    def result(self, cell: Cell) -> Mapping[str, Any]:
+    def read_result(self, cell: Cell) -> Mapping[str, Any]:
         """The result of a finished cell; raises FileNotFoundError where it is not finished."""
         return self._read(cell, "result")
 
-    def decided_by(self, cell: Cell) -> Mapping[str, Any]:
+    def read_decided_by(self, cell: Cell) -> Mapping[str, Any]:
         """Everything that determined the result of a finished cell."""
         return self._read(cell, "decided_by")
 
-    def cost(self, cell: Cell) -> Mapping[str, float]:
+    def read_cost(self, cell: Cell) -> Mapping[str, float]:
         """The seconds and memory of a finished cell."""
-        found = read_json(file := self._cost(cell), AGAIN)
+        found = read_json(file := self._locate_cost(cell), AGAIN)
         with refusing(file, "damaged", AGAIN):
             return {str(name): float(value) for name, value in dict(found).items()}
 
     def _read(self, cell: Cell, part: str) -> Mapping[str, Any]:
-        found = read_json(file := self._result(cell), AGAIN)
+        found = read_json(file := self._locate_result(cell), AGAIN)
         if not isinstance(found, dict) or not isinstance(found.get(part), dict):
             raise ValueError(f"{file} is damaged (it has no {part}); {AGAIN}")
         return found[part]
 
-    def _result(self, cell: Cell) -> Path:
+    def _locate_result(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.id}.json"
 
-    def _cost(self, cell: Cell) -> Path:
+    def _locate_cost(self, cell: Cell) -> Path:
         return self.folder / "costs" / f"{cell.id}.json"

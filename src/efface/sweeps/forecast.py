@@ -53,7 +53,7 @@ class Forecast:
         """Hours of one device."""
         return sum(self.seconds.values()) / 3600
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """For a person."""
         parts = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
         known = ", and what was measured of each method and attack" if self.rates.fits else ""
@@ -118,7 +118,7 @@ class _Count:
 
 def _count(grid: Grid, job: Job, rows: int, rates: Rates) -> _Count:
     updates, drawn, applied = _count_updates(job), len(job.strengths) * rows, any(job.strengths)
-    made = [name for strength in job.strengths for name in list_attacks(job.attacks_at(strength))]
+    made = [name for strength in job.strengths for name in list_attacks(job.list_attacks(strength))]
     each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
     tried = {name: each * _count_queries(name, grid) for name in set(made)}
     audited = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit and applied else 0
@@ -126,7 +126,7 @@ def _count(grid: Grid, job: Job, rows: int, rates: Rates) -> _Count:
     seconds = {
         "erasures": _estimate_fit(job, updates, rates),
         "pictures": drawn * rates.picture,
-        "attacks": sum(tried[name] * rates.query(name) for name in made),
+        "attacks": sum(tried[name] * rates.get_query(name) for name in made),
         "audits": audited * rates.picture + rates.audit * (_count_words(grid) if audited else 0),
         "neurons": seeds * rates.neurons,
     }

@@ -37,7 +37,7 @@ class Job:
     weaker_attacks: tuple[str, ...] | None = None
     """The attacks at all strengths but the largest; `attacks` where this is None."""
 
-    def attacks_at(self, strength: float) -> tuple[str, ...]:
+    def list_attacks(self, strength: float) -> tuple[str, ...]:
         """The attacks on the edit at one of its strengths."""
         if strength < max(self.strengths) and self.weaker_attacks is not None:
             return self.weaker_attacks
@@ -49,7 +49,7 @@ class Job:
         made = f"{self.label}{f' ({self.setting})' if self.setting else ''} of {self.concept} on {self.model}"
         return made + (f", seed {self.seed}" if self.seed else "")
 
-    def key(self) -> str:
+    def compute_key(self) -> str:
         """A hash of the job, which names its lock and its log."""
         return hash_json(dataclasses.asdict(self))[:20]
 

@@ -69,7 +69,7 @@ class WorkerProcess:
         """Does a job and returns its answer, which is an error where the process died each time."""
         code = 0
         for _ in range(ATTEMPTS):
-            process = self._started()
+            process = self._start_process()
             assert process.stdin and process.stdout
             try:
                 process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
@@ -87,7 +87,7 @@ class WorkerProcess:
         if self.process:
             self.process.communicate()
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _start_process(self) -> subprocess.Popen[str]:
         if self.process is None:
             with open(self.log, "a", encoding="utf-8") as log:
                 self.process = subprocess.Popen(

@@ -29,7 +29,7 @@ class Made:
     refused: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Each reason why an attack could not be made, and the edits concerned."""
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """The lines for the head of a page."""
         if not self.cells:
             return []
@@ -57,15 +57,15 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
             finished[cell.id] = store.is_done(cell)
             if not finished[cell.id]:
                 continue
-            cost = store.cost(cell)
+            cost = store.read_cost(cell)
             seconds[cell.kind] = seconds.get(cell.kind, 0.0) + cost.get("processor", cost.get("seconds", 0.0))
-            result = store.result(cell)
+            result = store.read_result(cell)
             for name in result.get("alarms", ()):
                 alarms.setdefault(name, {})[job.name] = None
             if "refused" in result:
                 refused.setdefault(result["refused"], {})[job.name] = None
             if cell.kind == "erase" and job.model not in models:
-                models[job.model] = hash_json(store.decided_by(cell)["base"])[:8]
+                models[job.model] = hash_json(store.read_decided_by(cell)["base"])[:8]
     raised, barred = (tuple((what, tuple(jobs)) for what, jobs in sorted(d.items())) for d in (alarms, refused))
     named = tuple(f"Model {name}, {digest}" for name, digest in models.items())
     return Made(len(finished), sum(finished.values()), named, seconds, raised, barred)

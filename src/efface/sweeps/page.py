@@ -40,7 +40,7 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
         "made at that strength broke, `agreement` the share of pictures on which all judges say the same. What a paper",
         "reports is of another model.",
         "",
-        *made.lines(),
+        *made.format_lines(),
         "",
     ]
     about = [grid.about.strip(), ""] if grid.about else []

@@ -31,7 +31,7 @@ class Rates:
     neurons: float = 0.0
     """Finding an edit's concept neurons, for each of the seeds that are looked at."""
 
-    def query(self, attack: str) -> float:
+    def get_query(self, attack: str) -> float:
         """A picture of an attack; as long as any picture where nothing else was measured."""
         return self.queries.get(attack, self.picture)
 

@@ -95,8 +95,10 @@ def sweep(
     store = Store(check_folder(out))
     further = [check_file(page)] if page else []
     planned = plan(grid, device)
-    part = {job.key() for job in choose_part([job for job, _ in planned], concepts, methods, seeds)}
-    open_jobs = [job for job, cells in planned if job.key() in part and not all(store.is_done(cell) for cell in cells)]
+    part = {job.compute_key() for job in choose_part([job for job, _ in planned], concepts, methods, seeds)}
+    open_jobs = [
+        job for job, cells in planned if job.compute_key() in part and not all(store.is_done(cell) for cell in cells)
+    ]
     check_measuring(grid, open_jobs, device)
     store.folder.mkdir(parents=True, exist_ok=True)
     new: list[str] = []
@@ -151,7 +153,7 @@ def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
     found = []
     for job in expand(grid):
         try:
-            found.append((job, list_cells(grid, job, open_model(job.model, device)).names_only()))
+            found.append((job, list_cells(grid, job, open_model(job.model, device)).reduce_to_names()))
         except ValueError as error:
             raise ValueError(f"{job.name}: {error}") from error
     return found

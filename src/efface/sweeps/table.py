@@ -69,12 +69,12 @@ def _list_lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator
     for strength, evaluation, attacks in cells.measured:
         at = {**same, "strength": strength}
         if store.is_done(evaluation):
-            for m in store.result(evaluation)["measures"]:
+            for m in store.read_result(evaluation)["measures"]:
                 where = {key: m[key] for key in ("metric", "group", "judge", "threshold")}
                 yield {**at, **where, **_read_numbers(m["base"], m["edited"]), **find_reported(grid, job, where)}
         yield from _list_attack_lines(grid, job, at, attacks, store)
     for cell in cells.diagnosed:
-        for name, number in store.result(cell)["numbers"].items() if store.is_done(cell) else ():
+        for name, number in store.read_result(cell)["numbers"].items() if store.is_done(cell) else ():
             metric, group = name.split("/")
             where = {"metric": metric, "group": group, "judge": "all", "threshold": ""}
             numbers = {**_read_numbers(NOTHING, number), **find_reported(grid, job, where)}
@@ -84,7 +84,7 @@ def _list_lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator
 def _list_attack_lines(
     grid: Grid, job: Job, at: Mapping[str, Any], attacks: Sequence[tuple[str, Cell]], store: Store
 ) -> Iterator[dict[str, Any]]:
-    results = {name: store.result(cell) for name, cell in attacks if store.is_done(cell)}
+    results = {name: store.read_result(cell) for name, cell in attacks if store.is_done(cell)}
     first = next((result for result in results.values() if result["attacks"]), {"attacks": ()})
     for m in first["attacks"]:
         where = {"metric": "asr@nothing", "group": m["condition"], "judge": "all", "threshold": ""}

@@ -55,13 +55,15 @@ class JobCells:
             yield from (cell for _, cell in attacks)
         yield from self.diagnosed
 
-    def names_only(self) -> JobCells:
+    def reduce_to_names(self) -> JobCells:
         """The same cells by their names alone, to save memory."""
         measured = [
-            (strength, evaluation.name_only(), tuple((name, cell.name_only()) for name, cell in attacks))
+            (strength, evaluation.reduce_to_name(), tuple((name, cell.reduce_to_name()) for name, cell in attacks))
             for strength, evaluation, attacks in self.measured
         ]
-        return JobCells(self.erase.name_only(), tuple(measured), tuple(cell.name_only() for cell in self.diagnosed))
+        return JobCells(
+            self.erase.reduce_to_name(), tuple(measured), tuple(cell.reduce_to_name() for cell in self.diagnosed)
+        )
 
 
 def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
@@ -90,7 +92,7 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
         spent = grid.attacking.model_dump(exclude={"settings"})
         attacks = tuple(
             (name, Cell("attack", _to_plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
-            for name, settings in _list_attacks(grid, job.attacks_at(strength)).items()
+            for name, settings in _list_attacks(grid, job.list_attacks(strength)).items()
         )
         measured.append((strength, evaluation, attacks))
     return JobCells(erase, tuple(measured), tuple(_list_diagnoses(grid, job, erase, how["scorers"])))
@@ -129,16 +131,16 @@ def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> lis
 
 
 def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells) -> Iterator[tuple[Cell, Any]]:
-    edit = store.edit(cells.erase.id)
+    edit = store.locate_edit(cells.erase.id)
     yield cells.erase, functools.partial(_erase, job, model, edit)
     for strength, evaluation, attacks in cells.measured:
-        folder = store.evaluation(evaluation.id)
+        folder = store.locate_evaluation(evaluation.id)
         yield evaluation, functools.partial(_evaluate, grid, model, edit, folder, store.images, strength)
         for name, attack in attacks:
             yield attack, functools.partial(_attack, grid, model, edit, folder, store.attacks, name, strength)
     for cell in cells.diagnosed:
         work = _audit if cell.kind == "audit" else _measure_neurons
-        yield cell, functools.partial(work, grid, job, model, edit, store.diagnosis(cell.kind, cell.id))
+        yield cell, functools.partial(work, grid, job, model, edit, store.locate_diagnosis(cell.kind, cell.id))
 
 
 def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
@@ -226,7 +228,7 @@ def _list_attacks(grid: Grid, attacks: Sequence[str]) -> dict[str, Any]:
 def _list_identities(model: str, scorers: tuple[str, ...]) -> dict[str, Any]:
     from ..api.resources import build_judges, find_world
 
-    return {s.name: s.identity() for s in build_judges(model, None, scorers, find_world(model))}
+    return {s.name: s.identify() for s in build_judges(model, None, scorers, find_world(model))}
 
 
 def _identify(grid: Grid, model: str) -> Mapping[str, Any]:

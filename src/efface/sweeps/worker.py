@@ -23,9 +23,9 @@ def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any
     """Does a job while it holds its lock; an error becomes the job's log and part of the answer."""
     from filelock import FileLock
 
-    lock = store.lock(job.key())
+    lock = store.locate_lock(job.compute_key())
     lock.parent.mkdir(parents=True, exist_ok=True)
-    log = store.log(job.key())
+    log = store.locate_log(job.compute_key())
     with FileLock(lock):
         try:
             from .work import do_job

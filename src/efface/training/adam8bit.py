@@ -48,7 +48,7 @@ class Scale:
         share = torch.where(there := top > 0, x / top, 0.0)
         exact = self.levels + share.log2() * (self.levels - 1) / self.octaves
         low = exact.floor().clamp_(0, self.levels - 1).nan_to_num_(0.0)  # the block's largest number is NaN then
-        shares, place = self.shares(x.device), low.long()
+        shares, place = self.list_shares(x.device), low.long()
         below, above = shares[place], shares[place + 1]
         odds = (share - below) / (above - below)
         chosen = low + (chance < odds)
@@ -56,9 +56,9 @@ class Scale:
 
     def decode(self, level: Tensor, top: Tensor) -> Tensor:
         """Decodes levels [b, BLOCK] and largest numbers `top` [b, 1] to numbers [b, BLOCK]."""
-        return self.shares(level.device)[level.long()] * top
+        return self.list_shares(level.device)[level.long()] * top
 
-    def shares(self, device: torch.device) -> Tensor:
+    def list_shares(self, device: torch.device) -> Tensor:
         """The share [levels + 1] of the largest number that each level stands for."""
         return _build_shares(self, device)
 
@@ -176,7 +176,7 @@ class Adam8bit:
 @cache
 def _build_signed_shares(device: torch.device) -> Tensor:
     """The shares [2 levels + 1] of the largest number that the first moment's codes -levels, …, levels stand for."""
-    shares = FIRST.shares(device)
+    shares = FIRST.list_shares(device)
     return torch.cat([-shares[1:].flip(0), shares])
 
 

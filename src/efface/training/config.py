@@ -12,7 +12,7 @@ from typing import Literal, final
 class TrainConfig:
     """The settings that the training loop, the terms, the sources and the updates read.
 
-    A method builds it (`Trained.train_config`). The method's own arguments, which the Edit records, are kept beside it.
+    A method builds it (`Trained.build_config`). The method's own arguments, which the Edit records, are kept beside it.
     """
 
     steps: int

@@ -67,7 +67,7 @@ class ProcessGroup:
         columns = [self.all_gather(tensor) for tensor in vars(draw).values()]
         return [Draw(*column) for column in zip(*columns, strict=True)]
 
-    def any_of(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
+    def find_any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
         """Which of the flags are set in at least one process, so that all processes decide alike."""
         if self.size == 1 or not flags:
             return list(flags)

@@ -54,7 +54,7 @@ class Context:
     config = TrainConfig(steps=1, batch=2, draw_steps=4)
     context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
     update.prepare(context)
-    queries = term.queries(context, Step(0, update, torch.Generator(), [0, 0], [0, 0], [7, 8], [1, 2]))
+    queries = term.build_queries(context, Step(0, update, torch.Generator(), [0, 0], [0, 0], [7, 8], [1, 2]))
     """
 
     model: Model
@@ -73,22 +73,22 @@ class Context:
     @property
     def trains_text_encoder(self) -> bool:
         """Whether weights outside the denoiser may change; it is known once the update is prepared."""
-        return any(not name.startswith(f"{self.model.denoiser}.") for name in self.update.changed_names())
+        return any(not name.startswith(f"{self.model.denoiser}.") for name in self.update.list_changed_names())
 
     def fill_templates(self, step: Step, concepts: Sequence[str]) -> list[str]:
         """The prompts of the n rows: each row's concept in its template."""
         templates = self.config.templates
         return [templates[i].format(concept) for i, concept in zip(step.templates, concepts, strict=True)]
 
-    def target_prompts(self, step: Step) -> list[str]:
+    def list_target_prompts(self, step: Step) -> list[str]:
         """The prompts of the n rows: each row's target in its template."""
         return self.fill_templates(step, [self.erasure.targets[i] for i in step.targets])
 
-    def all_target_prompts(self) -> list[str]:
+    def list_all_target_prompts(self) -> list[str]:
         """Every target in every template."""
         return [form.format(target) for target in self.erasure.targets for form in self.config.templates]
 
-    def loss_weight(self, t: Tensor, space: Space) -> Tensor:
+    def weigh_loss(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at timesteps t [n]."""
         return space_weight(self.model.find_noise_level(t), self.model.space, space)
 
@@ -117,12 +117,12 @@ class Learner(Checkpointable, ABC):
     """Bytes on the device beside the trained tensors, such as a table of embeddings; known once it is prepared."""
 
     @abstractmethod
-    def params(self) -> list[Tensor]:
+    def list_params(self) -> list[Tensor]:
         """The leaf tensors by which losses are differentiated; every call returns the same ones in the same order."""
 
-    def learning(self) -> list[Tensor]:
+    def list_optimised(self) -> list[Tensor]:
         """The tensors that the optimiser changes: `params`, or their fp32 masters if `params` are narrower copies."""
-        return self.params()
+        return self.list_params()
 
     @abstractmethod
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -143,7 +143,7 @@ class Update(Learner):
     The base's tensors are never written to; the student exists only within `swapped_in`:
 
         with update.swapped_in():
-            student = model.predict(x, t, cond)[0]      # depends on update.params()
+            student = model.predict(x, t, cond)[0]      # depends on update.list_params()
         teacher = model.predict(x, t, cond)[0]          # the base again, bit for bit
     """
 
@@ -157,7 +157,7 @@ class Update(Learner):
             ValueError: the selection matches no weight that this update can change; the message says what would work.
         """
 
-    def ready(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
+    def start(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
         """Is called once, after all terms are prepared.
 
         Args:
@@ -166,7 +166,7 @@ class Update(Learner):
         """
 
     @abstractmethod
-    def changed_names(self) -> Sequence[str]:
+    def list_changed_names(self) -> Sequence[str]:
         """Checkpoint names of the weights that may change, such as "unet.down_blocks.0…weight"."""
 
     @abstractmethod
@@ -174,10 +174,10 @@ class Update(Learner):
         """Puts the student's weights, which pass gradients on to `params`, into the module inside the `with` block."""
 
     @abstractmethod
-    def deltas(self) -> dict[str, Tensor]:
+    def compute_deltas(self) -> dict[str, Tensor]:
         """The present change of the weights, on the CPU, in an Edit's form (`edits.deltas`): values, masks, factors."""
 
-    def metadata(self) -> dict[str, Any]:
+    def collect_metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
 
@@ -224,7 +224,7 @@ class Term(Checkpointable, ABC):
             def queries(self, context, step):
                 if step.learner is not context.update:
                     return None
-                prompts = context.target_prompts(step)
+                prompts = context.list_target_prompts(step)
                 cond = context.model.encode(prompts)
                 states = self.source.sample_states(context, step, prompts, cond)
                 return {
@@ -250,16 +250,16 @@ class Term(Checkpointable, ABC):
             ValueError: the term cannot work with this model, request or update; the message says what would.
         """
 
-    def searches(self) -> Sequence[Learner]:
+    def list_searches(self) -> Sequence[Learner]:
         """The term's own learners, which take steps beside the update."""
         return ()
 
-    def sources(self) -> dict[str, Source]:
+    def list_sources(self) -> dict[str, Source]:
         """The term's sources, by the names of their attributes."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         """The predictions that the loss needs in this step, by names that the term chooses.
 
         It returns None where the term has no part in steps of this learner. Random choices come from the step. Queries
@@ -267,7 +267,7 @@ class Term(Checkpointable, ABC):
         """
 
     @abstractmethod
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         """The term's loss, a scalar.
 
         Args:
@@ -276,7 +276,7 @@ class Term(Checkpointable, ABC):
                 student have a gradient to the learner's params, those of the teacher have none.
         """
 
-    def metadata(self) -> dict[str, Any]:
+    def collect_metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
 

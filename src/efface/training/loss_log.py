@@ -28,7 +28,7 @@ class LossLog(Checkpointable):
         >>> log = LossLog()
         >>> for step in (1, 2, 3):
         ...     log.add(step, {"erase": 1.0 / step})
-        >>> log.metadata()["losses"]
+        >>> log.collect_metadata()["losses"]
         {'step': [1, 2, 3], 'erase': [1.0, 0.5, 0.333333]}
     """
 
@@ -44,7 +44,7 @@ class LossLog(Checkpointable):
         for role, values in self.values.items():
             values.append(losses.get(role, math.nan))
 
-    def metadata(self) -> dict[str, Any]:
+    def collect_metadata(self) -> dict[str, Any]:
         """The series: `step`, and a list of the same length for each role, with None where it had no part."""
         if not self.steps:
             return {}

@@ -53,7 +53,7 @@ class LossScale(Checkpointable):
         """Whether there is no smaller factor, so that gradients overflow for another reason."""
         return self.factor <= 1
 
-    def metadata(self) -> dict[str, Any]:
+    def collect_metadata(self) -> dict[str, Any]:
         """The number of skipped steps, where the factor is not 1."""
         return {"skipped_steps": self.skipped} if self.active else {}
 

@@ -43,21 +43,21 @@ class Predictor:
             return {}
         distinct = list({(id(query.states), id(query.cond)): query for query in queries}.values())
         x, t = torch.cat([query.states.x for query in distinct]), torch.cat([query.states.t for query in distinct])
-        cond = Cond.cat([self._cond(query).expand(len(query.states.x)) for query in distinct])
+        cond = Cond.cat([self._encode_query(query).expand(len(query.states.x)) for query in distinct])
         out = find_process_group().shard_apply(
-            lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x)
+            lambda own: self._call_in_pieces(x[own], t[own], cond[own], rows_at_once), len(x)
         )
         parts = out.split([len(query.states.x) for query in distinct])
         predictions = {(id(query.states), id(query.cond)): part for query, part in zip(distinct, parts, strict=True)}
         return {id(query): predictions[id(query.states), id(query.cond)] for query in queries}
 
-    def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
+    def _call_in_pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
         return call_in_pieces(self._call_network, x, t, cond, rows_at_once)
 
     def _call_network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.context.model.predict(x, t, cond)[0]
 
-    def _cond(self, query: Query) -> Cond:
+    def _encode_query(self, query: Query) -> Cond:
         """The query's condition, encoded anew where the student's text encoder is trained or the query has a prefix."""
         if query.role == "student" and query.prompts and (self.trains_text_encoder or query.prefix is not None):
             return self.context.model.encode_with_grad(query.prompts, query.prefix)

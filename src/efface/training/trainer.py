@@ -74,10 +74,10 @@ class Trainer:
             term.prepare(self.context)
         if self.predictor.trains_text_encoder and self.model.parked:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
-        self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.searches())]
+        self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.list_searches())]
         self.good: Edit | None = None
         self.loss_scale, self.loss_log = LossScale(self.model.loss_factor), LossLog()
-        self.update.ready(partial(self.erase_gradient, 0))
+        self.update.start(partial(self.compute_erase_gradient, 0))
 
     def tell_drawing(self, on_drawn: Callable[[int, int], None]) -> None:
         """Sets `on_drawn(done, total)`, which is called while trajectories and pictures to train on are drawn."""
@@ -123,17 +123,17 @@ class Trainer:
         if file and find_process_group().is_main:
             file.unlink(missing_ok=True)
         self.good = None
-        return self.edit()
+        return self.build_edit()
 
-    def edit(self) -> Edit:
+    def build_edit(self) -> Edit:
         """The present state as an Edit."""
         noting = (*self.terms, self.update, self.loss_scale, self.loss_log)
-        notes = {key: value for part in noting for key, value in part.metadata().items()}
-        return Edit(self.update.deltas(), {**self._record(), "versions": read_versions(), "notes": notes})
+        notes = {key: value for part in noting for key, value in part.collect_metadata().items()}
+        return Edit(self.update.compute_deltas(), {**self._build_record(), "versions": read_versions(), "notes": notes})
 
-    def sources(self) -> list[Source]:
+    def list_sources(self) -> list[Source]:
         """The sources of all terms; one that two terms share is listed once."""
-        return list({id(source): source for term in self.terms for source in term.sources().values()}.values())
+        return list({id(source): source for term in self.terms for source in term.list_sources().values()}.values())
 
     def resize(self, batch: int, micro_batch: int) -> Trainer:
         """A copy of this training with other numbers of rows in a step, which shares all parts; for measurements."""
@@ -165,7 +165,7 @@ class Trainer:
         per_round = sum(each.steps_per_round for each in self.learners)
         return Step(index, learner, rng, *choices, round=index // per_round)
 
-    def auxiliary_step(self, index: int, stream: int) -> Step:
+    def make_auxiliary_step(self, index: int, stream: int) -> Step:
         """A step of the update outside the schedule, at which losses are evaluated."""
         return self.make_step(index, self.update, stream)
 
@@ -177,11 +177,11 @@ class Trainer:
                 divergence yet: the step is skipped, and the factor before the loss is halved (`LossScale`).
         """
         of_update = step.learner is self.update
-        floor = self.erase_floor(step.index) if of_update and self.balance.inner else None
+        floor = self.compute_erase_floor(step.index) if of_update and self.balance.inner else None
         values: dict[LossRole, Tensor] = {}
 
         def grad_of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
-            found, grads = self.gradient(step, shares)
+            found, grads = self.compute_gradient(step, shares)
             values.update(found)
             return found, grads
 
@@ -189,12 +189,12 @@ class Trainer:
         losses, finite = self._read(step, values, grads)
         if self.good is None or step.index % SAVE_EVERY == 0:
             self.good = None  # the old one is freed first: each is as large as the trained tensors
-            self.good = self.edit()
+            self.good = self.build_edit()
         if self.loss_scale.accepts(finite):
             step.learner.step(grads)
         return losses
 
-    def gradient(
+    def compute_gradient(
         self, step: Step, shares: Mapping[LossRole, float]
     ) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
         """The losses of some roles, and the gradient of their weighted sum for each param of the step's learner.
@@ -205,13 +205,13 @@ class Trainer:
         Args:
             shares: the weight of each role.
         """
-        with self.losses(step, *shares) as losses:
+        with self.compute_losses(step, *shares) as losses:
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
-            grads = compute_gradients(step.learner.params(), total, self.loss_scale.factor)
+            grads = compute_gradients(step.learner.list_params(), total, self.loss_scale.factor)
             return {role: loss.detach() for role, loss in losses.items()}, grads
 
     @contextmanager
-    def losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
+    def compute_losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
         """The losses by role, of all roles or of these; differentiate them inside the block, where the student is."""
         asked = self.collect_queries(step, *roles)
         flat = [query for _, queries in asked for query in queries.values()]
@@ -220,7 +220,9 @@ class Trainer:
             predictions |= self.predictor.predict_student([query for query in flat if query.role == "student"])
             losses: dict[LossRole, Tensor] = {}
             for term, queries in asked:
-                loss = term.loss(self.context, queries, {key: predictions[id(query)] for key, query in queries.items()})
+                loss = term.compute_loss(
+                    self.context, queries, {key: predictions[id(query)] for key, query in queries.items()}
+                )
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
             yield losses
 
@@ -231,20 +233,20 @@ class Trainer:
         erasing loss alone samples the same states.
         """
         terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
-        return [(term, queries) for term in terms if (queries := term.queries(self.context, step)) is not None]
+        return [(term, queries) for term in terms if (queries := term.build_queries(self.context, step)) is not None]
 
-    def erase_gradient(self, index: int, stream: int) -> Sequence[Tensor]:
+    def compute_erase_gradient(self, index: int, stream: int) -> Sequence[Tensor]:
         """The gradient of the erasing loss for each param of the update, in an auxiliary step."""
-        with self.losses(self.auxiliary_step(index, stream), "erase") as losses:
-            return compute_gradients(self.update.params(), losses["erase"], self.loss_scale.factor)
+        with self.compute_losses(self.make_auxiliary_step(index, stream), "erase") as losses:
+            return compute_gradients(self.update.list_params(), losses["erase"], self.loss_scale.factor)
 
-    def erase_floor(self, index: int) -> float:
+    def compute_erase_floor(self, index: int) -> float:
         """The erasing loss of the step of this index after the balance's inner steps on it; the update is restored."""
         before = self.update.state_dict()
         for k in range(self.balance.inner):
-            self.update.step(self.erase_gradient(index, 1 + k))
+            self.update.step(self.compute_erase_gradient(index, 1 + k))
         # A step that is made again has a fresh generator, so that the floor is evaluated at the step's own states.
-        with torch.no_grad(), self.losses(self.auxiliary_step(index, stream=0), "erase") as losses:
+        with torch.no_grad(), self.compute_losses(self.make_auxiliary_step(index, stream=0), "erase") as losses:
             floor = losses["erase"].item()
         self.update.load_state_dict(before)
         return floor
@@ -268,30 +270,30 @@ class Trainer:
         if what:
             learner = type(step.learner).__name__
             message = f"{self.name} diverged at step {step.index + 1} ({learner}): {what}; a smaller lr may help"
-            raise Diverged(message, self.good or self.edit())
+            raise Diverged(message, self.good or self.build_edit())
         return values, finite
 
     # The checkpoints.
 
-    def _record(self) -> dict[str, Any]:
+    def _build_record(self) -> dict[str, Any]:
         return describe_run(self.model, self.erasure, self.name, self.arguments, self.context.base)
 
-    def _checkpointed(self) -> list[Checkpointable]:
+    def _list_checkpointed(self) -> list[Checkpointable]:
         """The parts whose state a checkpoint holds, in the order in which it numbers them."""
-        return [*self.learners, *self.terms, *self.sources(), self.loss_scale, self.loss_log]
+        return [*self.learners, *self.terms, *self.list_sources(), self.loss_scale, self.loss_log]
 
     def _save(self, file: Path, done: int) -> None:
         if not find_process_group().is_main:
             return
-        parts = enumerate(self._checkpointed())
+        parts = enumerate(self._list_checkpointed())
         tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state_dict().items()}
-        write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
+        write_tensors(file, tensors, {**self._build_record(), "kind": "checkpoint", "done": done})
 
     def _resume(self, file: Path) -> int:
         """Restores the checkpoint's state; returns the number of steps taken."""
         tensors, meta = read_tensors(file)
-        check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
+        check_same_run(file, meta, {**self._build_record(), "kind": "checkpoint"})
         with refusing(file, "damaged", "remove it to start afresh"):
-            for i, part in enumerate(self._checkpointed()):
+            for i, part in enumerate(self._list_checkpointed()):
                 part.load_state_dict({k.removeprefix(f"{i}/"): v for k, v in tensors.items() if k.startswith(f"{i}/")})
             return read_done(meta, sum(1 for _ in self.schedule()))

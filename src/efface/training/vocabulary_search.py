@@ -44,7 +44,7 @@ class Vocabulary:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def candidates(self, context: Context) -> dict[str, list[str]]:
+    def find_candidates(self, context: Context) -> dict[str, list[str]]:
         """The candidates of each target: of the `k_closest` words that are no target's, one near each centre.
 
         The centres are those of k-means on the words' distances from the target, so that both near and far words are
@@ -138,7 +138,7 @@ class VocabularySearch(Learner):
 
     def prepare(self, context: Context) -> None:
         """Finds and encodes the candidates; raises ValueError where there are none."""
-        self.words = self.vocabulary.candidates(context)
+        self.words = self.vocabulary.find_candidates(context)
         self.lists = list(self.words.values())
         self.start([len(words) for words in self.lists], context.model.device)
         self.tables = {
@@ -150,7 +150,7 @@ class VocabularySearch(Learner):
         self.about = f"candidate words: {counts}"
         self.held_bytes = sum(tensor.nbytes for table in self.tables.values() for tensor in table.tensors.values())
 
-    def prompts(self, context: Context) -> list[str]:
+    def list_prompts(self, context: Context) -> list[str]:
         """Every candidate in every template."""
         return [form.format(word) for words in self.lists for word in words for form in context.config.templates]
 
@@ -178,7 +178,7 @@ class VocabularySearch(Learner):
             )
         return self.last[1]
 
-    def params(self) -> list[Tensor]:
+    def list_params(self) -> list[Tensor]:
         return self.logits
 
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -194,7 +194,7 @@ class VocabularySearch(Learner):
         self.history = list(state["history"].to(self.logits[0].device))
         self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "history"})
 
-    def metadata(self) -> dict[str, Any]:
+    def collect_metadata(self) -> dict[str, Any]:
         """For each target: the candidates, and the most likely one after each step of the search."""
         history = torch.stack(self.history).tolist() if self.history else []
         favourites = {

@@ -46,12 +46,12 @@ class Constrained(Balance):
     def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
         losses, forget = grad_of({"erase": 1.0})
         forget, remain = list(forget), list(grad_of({"keep": 1.0, "cost": 1.0})[1])
-        share = self._share(forget, remain, losses["erase"], floor or 0.0)
+        share = self._compute_share(forget, remain, losses["erase"], floor or 0.0)
         for i in range(len(remain)):  # one by one, to hold no third set of gradients
             remain[i] = torch.add(remain[i], forget.pop(0), alpha=share)
         return remain
 
-    def _share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], loss: Tensor, floor: float) -> float:
+    def _compute_share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], loss: Tensor, floor: float) -> float:
         """lambda_t; its three numbers are read together, because each read waits for the device."""
         if self.rate == "fixed":
             return self.eta

@@ -48,12 +48,12 @@ class Anchor(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(context.all_target_prompts())
+        self.source.expect(context.list_all_target_prompts())
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         anchor = context.erasure.anchor
         anchors = context.fill_templates(step, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
         cond, goal = context.model.encode(prompts), context.model.encode(anchors)
@@ -69,6 +69,6 @@ class Anchor(Term):
             else Query(states, goal, "teacher", known=known),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["anchor"].detach(), weight)

@@ -52,7 +52,7 @@ class Latest(Checkpointable):
         self.before: Tensor | None = None
         self.found: Tensor | None = None
 
-    def until(self, index: int) -> Tensor | None:
+    def get_before(self, index: int) -> Tensor | None:
         """The prefixes from before the step of this index, even if an auxiliary step of it has attacked since."""
         if index != self.index:
             self.index, self.before = index, self.found
@@ -83,13 +83,13 @@ class Attacked(Term):
 
     def prepare(self, context: Context) -> None:
         demand_room(context.model, self.attack.tokens)
-        self.source.expect(context.all_target_prompts())
+        self.source.expect(context.list_all_target_prompts())
         self.words = context.model.get_embedding_table().detach()
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         cond = context.model.encode(prompts)
         states = self.source.sample_states(context, step, prompts, cond)
         prefix = None
@@ -110,14 +110,14 @@ class Attacked(Term):
 
     def harden(self, context: Context, step: Step, states: States, prompts: Sequence[str]) -> Tensor:
         """Finds a prefix [n, k, d] for each row, with which the student predicts what the teacher does without it."""
-        latest = self.latest.until(step.index)
+        latest = self.latest.get_before(step.index)
         if latest is None or self.attack.start == "random":
             picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=step.generator)
             latest = self.words[picks.to(self.words.device)].float()
         start = latest.to(self.words.device)
         with context.update.swapped_in():
             found = descend(
-                lambda prefix: self.error(context, states, prompts, prefix),
+                lambda prefix: self.compute_error(context, states, prompts, prefix),
                 start,
                 self.attack.steps,
                 self.attack.lr,
@@ -126,13 +126,11 @@ class Attacked(Term):
         self.latest.found = found
         return found
 
-    def error(self, context: Context, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
+    def compute_error(self, context: Context, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n] with the weights in place, and with a gradient to the prefix [n, k, d]."""
         said = context.model.predict(states.x, states.t, context.model.encode_with_grad(prompts, prefix))[0]
         return (said.float() - states.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
-        return weighted_mse(
-            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
-        )
+        return weighted_mse(predictions["student"], target, context.weigh_loss(queries["student"].states.t, self.space))

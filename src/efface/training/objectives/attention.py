@@ -67,7 +67,7 @@ class Focus:
     stop: float = 400
     sharp: float = 0.05
 
-    def chances(self, of: int) -> Tensor:
+    def compute_chances(self, of: int) -> Tensor:
         """The probabilities [of] of the `of` timesteps."""
         t = torch.arange(of, dtype=torch.double) * 1000 / of
         weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
@@ -78,7 +78,7 @@ class Focus:
         space, bar = context.model.space, context.model.find_noise_level(states.t)
         x0 = states.known["x0"]
         eps = convert(states.known["noise"], states.x, bar, space, "eps")
-        t = torch.multinomial(self.chances(len(context.model.levels)), len(x0), replacement=True, generator=rng)
+        t = torch.multinomial(self.compute_chances(len(context.model.levels)), len(x0), replacement=True, generator=rng)
         return States(add_noise(x0, eps, context.model.find_noise_level(t)), t, {"x0": x0})
 
 
@@ -103,30 +103,28 @@ class Attention(Term):
         self.source, self.threshold, self.ends, self.focus, self.segment = source, threshold, ends, focus, segment
         self.masks: dict[tuple[str, bytes], Tensor] = {}
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
-        cond = self._placed(context, step, context.model.encode(prompts))
+        prompts = context.list_target_prompts(step)
+        cond = self._place(context, step, context.model.encode(prompts))
         states = self.source.sample_states(context, step, prompts, cond)
         if "x0" not in states.known:
             raise ValueError(f"{type(self).__name__} is about noised pictures; give it a source of pictures")
         states = self.focus.resample(context, states, step.generator) if self.focus else states
         mask = (
-            self._segmented(self.segment, context, step, states)
-            if self.segment
-            else self._attended(context, states, cond)
+            self._segment(self.segment, context, step, states) if self.segment else self._attend(context, states, cond)
         )
         # A query whose prediction is known takes no pass, and carries states and mask to `loss`.
         return {"mask": Query(States(states.x, states.t, {"mask": mask}), cond, "teacher", known="mask")}
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         query = queries["mask"]
         with record_cross_attention(context.model) as maps:
             context.model.predict(query.states.x, query.states.t, query.cond)
         return measure_inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
 
-    def _attended(self, context: Context, states: States, cond: Cond) -> Tensor:
+    def _attend(self, context: Context, states: States, cond: Cond) -> Tensor:
         """The mask [n, 1, h, w] from the teacher's attention."""
         with torch.no_grad(), record_cross_attention(context.model) as maps:
             context.model.predict(states.x, states.t, cond)
@@ -134,17 +132,17 @@ class Attention(Term):
                 maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold
             )
 
-    def _segmented(self, segment: Segmenter, context: Context, step: Step, states: States) -> Tensor:
+    def _segment(self, segment: Segmenter, context: Context, step: Step, states: States) -> Tensor:
         """The mask [n, 1, h, w] from the segmenter, which is called once for each picture."""
         pictures = states.known["x0"]
         things = [context.erasure.targets[i] for i in step.targets]
         keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
         for i, key in enumerate(keys):
             if key not in self.masks:
-                self.masks[key] = self._mask(segment, context, things[i], pictures[i : i + 1])
+                self.masks[key] = self._segment_picture(segment, context, things[i], pictures[i : i + 1])
         return torch.stack([self.masks[key] for key in keys]).to(pictures)
 
-    def _mask(self, segment: Segmenter, context: Context, thing: str, x0: Tensor) -> Tensor:
+    def _segment_picture(self, segment: Segmenter, context: Context, thing: str, x0: Tensor) -> Tensor:
         """The mask [1, h, w] of one picture, from its latents [1, c, h, w]."""
         said = measure_shares(segment, context.model.decode(x0), thing)
         mask = (interpolate(said[None], x0.shape[2:], mode="area")[0] > self.threshold).float()
@@ -154,7 +152,7 @@ class Attention(Term):
             )
         return mask
 
-    def _placed(self, context: Context, step: Step, cond: Cond) -> Cond:
+    def _place(self, context: Context, step: Step, cond: Cond) -> Cond:
         """Adds the positions of the target's words in each prompt to the conditions."""
         tokens = cond.tokens
         words = torch.zeros(tokens.shape[:2], device=tokens.device)

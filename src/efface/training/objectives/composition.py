@@ -46,7 +46,7 @@ class Composition(Term):
         self.pull, self.push = pull, push
         self.space: Space = space
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
         own = [self.negatives[i] for i in step.targets]
@@ -65,16 +65,14 @@ class Composition(Term):
             queries["pull"] = Query(states, context.model.encode(anchors), "teacher")
         return queries
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         eps_0 = predictions["eps_0"]
         target, away = eps_0, [reply for name, reply in predictions.items() if name.startswith("push")]
         if away:
             target = target - self.push * (torch.stack(away).mean(dim=0) - eps_0)
         if "pull" in predictions:
             target = target + self.pull * (predictions["pull"] - eps_0)
-        return weighted_mse(
-            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
-        )
+        return weighted_mse(predictions["student"], target, context.weigh_loss(queries["student"].states.t, self.space))
 
 
 def _draw_one(names: Sequence[str], step: Step) -> str:

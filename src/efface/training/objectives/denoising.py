@@ -45,12 +45,12 @@ class Denoising(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(self.shown or context.all_target_prompts())
+        self.source.expect(self.shown or context.list_all_target_prompts())
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        targets = context.target_prompts(step)
+        targets = context.list_target_prompts(step)
         shown = targets
         if self.shown:
             picks = torch.randint(len(self.shown), (len(targets),), generator=step.generator).tolist()
@@ -66,6 +66,6 @@ class Denoising(Term):
             "noise": Query(states, cond, "teacher", known="noise"),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         return self.sign * weighted_mse(predictions["student"], predictions["noise"], weight)

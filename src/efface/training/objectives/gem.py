@@ -38,12 +38,12 @@ class GEM(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(context.all_target_prompts())
+        self.source.expect(context.list_all_target_prompts())
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         anchor = context.erasure.anchor
         cond = context.model.encode(prompts)
         states = self.source.sample_states(context, step, prompts, cond)
@@ -55,8 +55,8 @@ class GEM(Term):
             "target": Query(states, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         pull = weighted_errors(predictions["student"], predictions["anchor"], weight)
         push = weighted_errors(predictions["student"], predictions["target"], weight)
         return (pull - self.eta * push).relu().mean()

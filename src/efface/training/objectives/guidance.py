@@ -51,12 +51,12 @@ class Guidance(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(context.all_target_prompts())
+        self.source.expect(context.list_all_target_prompts())
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         cond = context.model.encode(prompts)
         states = self.source.sample_states(context, step, prompts, cond)
         empty = [""] * len(prompts)
@@ -72,9 +72,9 @@ class Guidance(Term):
             queries["eps_goal"] = Query(states, cond, "teacher", known="eps_c")
         return queries
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         student_0 = predictions["student_0"].detach() if self.detach else predictions["student_0"]
         moved = predictions["student_c"] - student_0
         sign = {"alternative": 1.0, "neutral": 0.0, "negative": -self.eta}[self.goal]
         goal = sign * (predictions["eps_goal"] - predictions["eps_0"]) if sign else torch.zeros_like(moved)
-        return weighted_mse(moved, goal, context.loss_weight(queries["student_c"].states.t, self.space))
+        return weighted_mse(moved, goal, context.weigh_loss(queries["student_c"].states.t, self.space))

@@ -45,12 +45,12 @@ class NegativeGuidance(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(context.all_target_prompts())
+        self.source.expect(context.list_all_target_prompts())
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         cond = context.model.encode(prompts)
         states = self.source.sample_states(context, step, prompts, cond)
         rest = encode_rest(context, step) if self.beyond == "rest" else None
@@ -63,8 +63,6 @@ class NegativeGuidance(Term):
             "eps_0": other,
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
-        return weighted_mse(
-            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
-        )
+        return weighted_mse(predictions["student"], target, context.weigh_loss(queries["student"].states.t, self.space))

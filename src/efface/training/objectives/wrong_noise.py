@@ -43,12 +43,12 @@ class WrongNoise(Term):
         self.wrong: Wrong = wrong
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(context.all_target_prompts())
+        self.source.expect(context.list_all_target_prompts())
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         cond = context.model.encode(prompts)
         states = self.source.sample_states(context, step, prompts, cond)
         if self.wrong == "uniform-noised" and "noise" not in states.known:
@@ -65,6 +65,6 @@ class WrongNoise(Term):
             wrong = Query(states, cond, "teacher", known="noise")
         return {"student": Query(states, cond, "student", prompts=prompts), "wrong": wrong}
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["wrong"].detach(), weight)

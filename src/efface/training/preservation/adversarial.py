@@ -59,12 +59,12 @@ class Adversarial(Term):
             )
         self.search.prepare(context)
         if self.search.config.has_leading_word:
-            self.source.expect(self.search.prompts(context))
+            self.source.expect(self.search.list_prompts(context))
 
-    def searches(self) -> Sequence[Learner]:
+    def list_searches(self) -> Sequence[Learner]:
         return (self.search,) if self.search.steps_per_round else ()
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner not in (context.update, self.search):
             return None
         pick = self.search.select(context, step)
@@ -75,12 +75,12 @@ class Adversarial(Term):
             "eps_c": Query(states, held, "teacher", known=known),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         errors = weighted_errors(predictions["student"], predictions["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()
         return errors.mean() + estimate_by_score(errors, self.search.last[1].log_probs.to(errors))
 
-    def metadata(self) -> dict[str, Any]:
-        return self.search.metadata()
+    def collect_metadata(self) -> dict[str, Any]:
+        return self.search.collect_metadata()

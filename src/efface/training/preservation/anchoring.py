@@ -57,10 +57,10 @@ class Anchoring(Term):
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"none of {len(self.words)} words differs from {', '.join(targets)}; give other words")
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        targets = context.target_prompts(step)
+        targets = context.list_target_prompts(step)
         states = self.source.sample_states(context, step, targets, context.model.encode(targets))
         words, templates = self.draw(step), context.config.templates
         asked = [templates[t].format(w) for t, row in zip(step.templates, words, strict=True) for w in row]
@@ -78,8 +78,8 @@ class Anchoring(Term):
         )
         return [[self.words[i] for i in row] for row in picks.tolist()]
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_s"], weight)
 
 
@@ -99,7 +99,7 @@ class Retained(Term):
     def prepare(self, context: Context) -> None:
         self.words = _list_others(self.given, context)
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
         bounds = (len(self.words), 2**31, context.config.draw_steps)
@@ -114,8 +114,8 @@ class Retained(Term):
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_c"], weight)
 
 

@@ -16,8 +16,8 @@ class NoPreservation(Term):
 
     role: LossRole = "keep"
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return None
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         raise AssertionError("a term without queries has no loss")

@@ -28,7 +28,7 @@ class FixedPrompts(Term):
     def prepare(self, context: Context) -> None:
         self.source.expect(self.prompts)
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
         picks = torch.randint(len(self.prompts), (len(step.targets),), generator=step.generator).tolist()
@@ -40,6 +40,6 @@ class FixedPrompts(Term):
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = context.loss_weight(queries["student"].states.t, self.space)
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.weigh_loss(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_c"], weight)

@@ -26,17 +26,17 @@ class Unconditional(Term):
         self.source = source
         self.space: Space = space
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        prompts = context.target_prompts(step)
+        prompts = context.list_target_prompts(step)
         states = self.source.sample_states(context, step, prompts, context.model.encode(prompts))
         return {
             "student": Query(states, context.uncond, "student", prompts=[""] * len(prompts)),
             "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return weighted_mse(
-            predictions["student"], predictions["eps_0"], context.loss_weight(queries["student"].states.t, self.space)
+            predictions["student"], predictions["eps_0"], context.weigh_loss(queries["student"].states.t, self.space)
         )

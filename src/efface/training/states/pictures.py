@@ -61,7 +61,7 @@ class Pictures(Source):
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
         x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, step.noise, strict=True) if s is not None])
         x0 = x0.to(context.model.device, non_blocking=True)
-        t = self._times(len(context.model.levels), len(x0), step.generator)
+        t = self._draw_times(len(context.model.levels), len(x0), step.generator)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=step.generator).to(x0, non_blocking=True)
         bar = context.model.find_noise_level(t)
@@ -81,7 +81,7 @@ class Pictures(Source):
         held = drawn * prod(shape) * context.model.state_dtype.itemsize + sum(given.values())
         return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held, drawn=drawn)
 
-    def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
+    def _draw_times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
             return torch.randint(of, (n,), generator=rng)
         half = torch.randint(of, (-(-n // 2),), generator=rng)

@@ -50,7 +50,7 @@ class Student(Source):
         cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), context.update.swapped_in():
             states = find_process_group().shard_apply(
-                lambda own: self._drawn(context, step, cond, own), len(step.points)
+                lambda own: self._draw(context, step, cond, own), len(step.points)
             )
         t = context.model.list_timesteps(self.steps, self.sampler)[list(step.points)]
         return States(states, t)
@@ -59,7 +59,7 @@ class Student(Source):
         n = context.config.batch
         return MemoryFootprint(n, _count_traced(context, self.steps, n) if n > 1 else 0)
 
-    def _drawn(self, context: Context, step: Step, cond: Cond, own: slice) -> Tensor:
+    def _draw(self, context: Context, step: Step, cond: Cond, own: slice) -> Tensor:
         """Draws the states [m, c, h, w] of some of the step's rows."""
         points = step.points[own]
         last = max(points)
@@ -93,9 +93,9 @@ class Recorded(Source):
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """Recorded states, each on the trajectory and at the point that the step's random choices give."""
         if (epoch := step.index // self.refresh if self.refresh else 0) != self.epoch:
-            self.leave(context)
+            self.free(context)
             self.epoch, self.found = epoch, {}
-        seeds = self.seeds(context)
+        seeds = self.list_seeds(context)
         asked = [(prompt, seeds[noise % self.paths]) for prompt, noise in zip(prompts, step.noise, strict=True)]
         missing = dict.fromkeys(prompt for prompt, seed in asked if (prompt, seed) not in self.found)
         alone = [[prompt] for prompt in missing if prompt not in self.expected]
@@ -112,15 +112,15 @@ class Recorded(Source):
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
         """The states of these trajectories, each at its point."""
 
-    def leave(self, context: Context) -> None:
+    def free(self, context: Context) -> None:
         """Frees the recordings, before they are drawn anew."""
 
-    def seeds(self, context: Context) -> list[int]:
+    def list_seeds(self, context: Context) -> list[int]:
         """Seeds of the start noises, far from the small seeds of evaluations."""
         first = 2**40 + context.config.seed * 1_000_003 + self.epoch * self.paths
         return [first + i for i in range(self.paths)]
 
-    def drawn(self, context: Context, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
+    def draw_in_parts(self, context: Context, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
         """Draws these trajectories, `size` at once, and gives the recording of each."""
         mine = find_process_group()
         parts = [asked[i : i + size] for i in range(0, len(asked), size)]
@@ -154,7 +154,7 @@ class Recorded(Source):
         """Puts the weights that draw in place inside the `with` block."""
         return nullcontext()
 
-    def numbers(self, context: Context) -> tuple[int, int, int]:
+    def count_sizes(self, context: Context) -> tuple[int, int, int]:
         """The number of trajectories drawn at once, their bytes meanwhile, and the size of all expected states."""
         state, paths = prod(context.model.latent_shape), len(self.expected) * self.paths
         n = min(context.model.drawn_together, paths or self.paths)
@@ -182,12 +182,12 @@ class Refreshed(Recorded):
             return self.first.sample_states(context, step, prompts, cond)
         return Recorded.sample_states(self, context, step, prompts, cond)
 
-    def leave(self, context: Context) -> None:
-        self.first.leave(context)
+    def free(self, context: Context) -> None:
+        self.first.free(context)
 
     def record(self, context: Context, asked: Sequence[Asked]) -> None:
         size = min(context.model.drawn_together, -(-len(asked) // find_process_group().size))
-        for one, draw in zip(asked, self.drawn(context, asked, size), strict=True):
+        for one, draw in zip(asked, self.draw_in_parts(context, asked, size), strict=True):
             self.found[one] = draw.states[:, 0].cpu().clone(memory_format=torch.contiguous_format)
 
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
@@ -201,7 +201,7 @@ class Refreshed(Recorded):
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         first, states = (
             self.first.estimate_footprint(context),
-            self.numbers(context)[2] * context.model.state_dtype.itemsize,
+            self.count_sizes(context)[2] * context.model.state_dtype.itemsize,
         )
         return replace(first, image_bytes=max(0, states - context.model.recordings.bound))
 
@@ -223,39 +223,39 @@ class Frozen(Recorded):
         self.private = TrajectoryCache()
 
     def record(self, context: Context, asked: Sequence[Asked]) -> None:
-        kept, size = self._kept(context), min(context.model.drawn_together, len(asked))
-        facts = self._facts(context, size)
+        kept, size = self._choose_cache(context), min(context.model.drawn_together, len(asked))
+        facts = self._list_facts(context, size)
         keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
         # Files may appear or vanish between two processes' reads of a folder, and all processes must draw the same.
-        wanted = find_process_group().any_of([key not in kept for key in keys.values()], context.model.device)
+        wanted = find_process_group().find_any([key not in kept for key in keys.values()], context.model.device)
         missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
-        for one, draw in zip(missing, self.drawn(context, missing, size), strict=True):
+        for one, draw in zip(missing, self.draw_in_parts(context, missing, size), strict=True):
             kept.put(keys[one], draw)
         self.found |= keys
 
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
         """Recorded states; `known` holds the teacher's predictions under the row's condition and under ""."""
-        kept = self._kept(context)
+        kept = self._choose_cache(context)
         rows = [kept.read_step(self.found[one], k) for one, k in zip(asked, points, strict=True)]
         t, *columns = (torch.stack(column) for column in zip(*rows, strict=True))
         x, *eps = (column.to(context.model.device, non_blocking=True) for column in columns)
         return States(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
 
-    def leave(self, context: Context) -> None:
+    def free(self, context: Context) -> None:
         for key in self.found.values():
-            self._kept(context).evict(key)
+            self._choose_cache(context).evict(key)
         self.found = {}
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
-        model, (n, traced, states) = context.model, self.numbers(context)
+        model, (n, traced, states) = context.model, self.count_sizes(context)
         each = model.state_dtype.itemsize + 2 * (model.compute or model.dtype).itemsize
         return MemoryFootprint(n, traced, states * each, drawn=len(self.expected) * self.paths)
 
-    def _kept(self, context: Context) -> TrajectoryCache:
+    def _choose_cache(self, context: Context) -> TrajectoryCache:
         """The model's cache, or this source's own one while other weights than the base's are in place."""
         return context.model.recordings if context.model.untouched else self.private
 
-    def _facts(self, context: Context, size: int) -> dict[str, Any]:
+    def _list_facts(self, context: Context, size: int) -> dict[str, Any]:
         """Everything on which a recording depends, apart from its prompt and its seed."""
         model = context.model
         rescale = {"guidance_rescale": model.guidance_rescale} if model.guidance_rescale else {}

@@ -43,10 +43,10 @@ class Dense(Update):
         ]
         self.adam = build_adam(self.masters, self.lr, context.config.moments)
 
-    def params(self) -> list[Tensor]:
+    def list_params(self) -> list[Tensor]:
         return self.leaves
 
-    def learning(self) -> list[Tensor]:
+    def list_optimised(self) -> list[Tensor]:
         return self.masters
 
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -60,7 +60,7 @@ class Dense(Update):
             if leaf is not master:
                 leaf.copy_(master)
 
-    def changed_names(self) -> Sequence[str]:
+    def list_changed_names(self) -> Sequence[str]:
         return self.names
 
     def swapped_in(self) -> AbstractContextManager[None]:
@@ -72,7 +72,7 @@ class Dense(Update):
         with swapped, detach_start_token(self.model):
             yield
 
-    def deltas(self) -> dict[str, Tensor]:
+    def compute_deltas(self) -> dict[str, Tensor]:
         # Contiguous, as a file would return them: with other strides, sums may round differently.
         values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
         return dict(zip(self.names, values, strict=True))

@@ -63,15 +63,15 @@ class LowRank(Update):
             down = drawn / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = build_adam(self.params(), self.lr, context.config.moments)
+        self.adam = build_adam(self.list_params(), self.lr, context.config.moments)
 
-    def params(self) -> list[Tensor]:
+    def list_params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]
 
     def step(self, grads: Sequence[Tensor]) -> None:
         self.adam.step(grads)
 
-    def changed_names(self) -> Sequence[str]:
+    def list_changed_names(self) -> Sequence[str]:
         return self.names
 
     def swapped_in(self) -> AbstractContextManager[None]:
@@ -81,7 +81,7 @@ class LowRank(Update):
             {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
         )
 
-    def deltas(self) -> dict[str, Tensor]:
+    def compute_deltas(self) -> dict[str, Tensor]:
         parts = zip(self.names, self.ups, self.downs, strict=True)
         return {
             f"{name}:{kind}": factor.detach().cpu().clone()

@@ -73,17 +73,17 @@ class Mask(Update):
             logits.requires_grad_()
         self.adam = build_adam(self.logits, self.lr, context.config.moments)
 
-    def params(self) -> list[Tensor]:
+    def list_params(self) -> list[Tensor]:
         return self.logits
 
     def step(self, grads: Sequence[Tensor]) -> None:
         self.adam.step(grads)
         self.taken += 1
 
-    def changed_names(self) -> Sequence[str]:
+    def list_changed_names(self) -> Sequence[str]:
         return self.names
 
-    def relaxed(self) -> list[Tensor]:
+    def relax(self) -> list[Tensor]:
         """The relaxed masks of this step, differentiable; their noise stays the same within a step."""
         if self.relaxation == "straight-through":
             return [straight_through(s, self.tau) for s in self.logits]
@@ -91,7 +91,7 @@ class Mask(Update):
         noise = [torch.rand(s.shape, generator=rng).clamp(1e-6, 1 - 1e-6).to(s.device) for s in self.logits]
         return [hard_concrete(s, self.tau, u) for s, u in zip(self.logits, noise, strict=True)]
 
-    def kept(self) -> Tensor:
+    def compute_kept_share(self) -> Tensor:
         """The mean share of weights that are kept, a differentiable scalar."""
         soft = [
             torch.sigmoid(s / self.tau) if self.relaxation == "straight-through" else keep_probability(s, self.tau)
@@ -101,11 +101,11 @@ class Mask(Update):
 
     def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
-        masks = zip(self.names, self.relaxed(), strict=True)
+        masks = zip(self.names, self.relax(), strict=True)
         return self.model.swap_in({name: base[name] * mask.to(base[name].dtype) for name, mask in masks})
 
     @torch.no_grad()
-    def deltas(self) -> dict[str, Tensor]:
+    def compute_deltas(self) -> dict[str, Tensor]:
         masks = dict(zip(self.names, binarise(self.logits, self.sparsity), strict=True))
         packed = {f"{name}:mask": pack(mask) for name, mask in masks.items() if not mask.all()}
         if self.fill:
@@ -116,7 +116,7 @@ class Mask(Update):
                 packed[f"{name}:fill"] = noise.half()
         return packed
 
-    def metadata(self) -> dict[str, float]:
+    def collect_metadata(self) -> dict[str, float]:
         """The share of the selected weights that is pruned."""
         masks = binarise(self.logits, self.sparsity)
         return {"pruned": sum(int((~m).sum()) for m in masks) / sum(m.numel() for m in masks)}
@@ -162,8 +162,8 @@ class KeepWeights(Term):
             raise ValueError("keeping weights is a cost of pruning; use it with a mask as the update")
         self.mask = context.update
 
-    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+    def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return {} if step.learner is context.update else None
 
-    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        return self.beta * (1 - self.mask.kept())
+    def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return self.beta * (1 - self.mask.compute_kept_share())

@@ -39,11 +39,11 @@ class GuidedDenoising:
     guidance: float = 7.5
 
     @torch.enable_grad()
-    def gradient(self, context: Context, update: Update) -> Sequence[Tensor]:
+    def compute_gradient(self, context: Context, update: Update) -> Sequence[Tensor]:
         """The gradient for each of the update's params, in fp32, summed over batches of the training's size."""
-        params, config, factor = update.params(), context.config, context.model.loss_factor
+        params, config, factor = update.list_params(), context.config, context.model.loss_factor
         total = [torch.zeros_like(param, dtype=torch.float32) for param in params]
-        rows = self._rows(context)
+        rows = self._list_rows(context)
         # A row takes two predictions; a batch that the network reads in pieces still counts as one mean.
         piece = max(1, (config.micro_batch or 2 * config.batch) // 2)
         for start in range(0, len(rows), config.batch):
@@ -51,20 +51,20 @@ class GuidedDenoising:
             for first in range(0, len(batch), piece):
                 part = batch[first : first + piece]
                 with context.model.frozen(), update.swapped_in():
-                    loss = self._loss(context, update, part, start + first) * len(part) / len(batch)
+                    loss = self._compute_loss(context, update, part, start + first) * len(part) / len(batch)
                     grads = torch.autograd.grad(loss * factor, params, allow_unused=True)
                 for sum_, grad in zip(total, grads, strict=True):
                     if grad is not None:
                         sum_ += grad.float() / factor
         return total
 
-    def _rows(self, context: Context) -> list[tuple[str, int]]:
+    def _list_rows(self, context: Context) -> list[tuple[str, int]]:
         """Every target prompt with the number of each of its pictures."""
-        prompts = context.all_target_prompts()
+        prompts = context.list_all_target_prompts()
         self.source.expect(prompts)
         return [(prompt, i) for prompt in prompts for i in range(self.source.count(context, prompt))]
 
-    def _loss(self, context: Context, update: Update, rows: Sequence[tuple[str, int]], first: int) -> Tensor:
+    def _compute_loss(self, context: Context, update: Update, rows: Sequence[tuple[str, int]], first: int) -> Tensor:
         model, n = context.model, len(rows)
         rng = torch.Generator().manual_seed(2**43 + context.config.seed * 1_000_003 + first)
         prompts = [prompt for prompt, _ in rows]
@@ -73,4 +73,4 @@ class GuidedDenoising:
         states = self.source.sample_states(context, step, prompts, cond)
         named, plain = model.predict(states.x, states.t, cond, context.uncond.expand(n))
         guided = (1 + self.guidance) * named - self.guidance * plain
-        return weighted_mse(guided, states.known["noise"], context.loss_weight(states.t, "eps"))
+        return weighted_mse(guided, states.known["noise"], context.weigh_loss(states.t, "eps"))

@@ -52,7 +52,7 @@ class Salient(Update):
         self.context = context
         self.dense.prepare(context)
 
-    def ready(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
+    def start(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
         self.erase_gradient = erase_gradient
 
     @cached_property
@@ -60,7 +60,7 @@ class Salient(Update):
     def masks(self) -> list[Tensor]:
         """The mask of each tensor; computed at the first use, which must come before anything has changed."""
         if self.saliency is not None:
-            total = self.saliency.gradient(self.context, self.dense)
+            total = self.saliency.compute_gradient(self.context, self.dense)
         else:
             total = [torch.zeros_like(master) for master in self.dense.masters]
             for k in range(self.looks):
@@ -69,11 +69,11 @@ class Salient(Update):
         count = max(1, round(self.share * sum(each.numel() for each in total)))
         return choose_largest([each.abs_() for each in total], count)
 
-    def params(self) -> list[Tensor]:
-        return self.dense.params()
+    def list_params(self) -> list[Tensor]:
+        return self.dense.list_params()
 
-    def learning(self) -> list[Tensor]:
-        return self.dense.learning()
+    def list_optimised(self) -> list[Tensor]:
+        return self.dense.list_optimised()
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -84,14 +84,14 @@ class Salient(Update):
             master.copy_(torch.where(mask, master, old))
         self.dense.refresh()
 
-    def changed_names(self) -> Sequence[str]:
-        return self.dense.changed_names()
+    def list_changed_names(self) -> Sequence[str]:
+        return self.dense.list_changed_names()
 
     def swapped_in(self) -> AbstractContextManager[None]:
         return self.dense.swapped_in()
 
-    def deltas(self) -> dict[str, Tensor]:
-        return self.dense.deltas()
+    def compute_deltas(self) -> dict[str, Tensor]:
+        return self.dense.compute_deltas()
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.dense.state_dict()
