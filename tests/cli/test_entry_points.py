@@ -87,7 +87,7 @@ class Parity:
     name: str = "parity"
     question: str = "object"
 
-    def identity(self):
+    def identify(self):
         return {"scorer": "parity", "version": self.version}
 
     def score(self, images, rows, before):

@@ -135,13 +135,13 @@ def test_judges_answer_in_labels(bundle: Path) -> None:
 def refused(**attributes: Any) -> str:
     """Why a scorer with these class attributes is refused."""
 
-    def identity(_: object) -> dict[str, str]:
+    def identify(_: object) -> dict[str, str]:
         return {"scorer": "made up"}
 
     def score(_: object, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Any]:
         return []
 
-    whole = {"name": "made-up", "question": "mood", "version": "1", "identity": identity, "score": score}
+    whole = {"name": "made-up", "question": "mood", "version": "1", "identify": identify, "score": score}
     with pytest.raises(ValueError) as error:
         require_declared(type("MadeUp", (), {**whole, **attributes})())
     return str(error.value)

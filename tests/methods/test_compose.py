@@ -237,10 +237,10 @@ class Halved(Term):
     def prepare(self, context) -> None:
         self.inner.prepare(context)
 
-    def queries(self, context, step):
+    def build_queries(self, context, step):
         return self.inner.build_queries(context, step)
 
-    def loss(self, context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def compute_loss(self, context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return self.inner.compute_loss(context, queries, predictions)
 '''
 

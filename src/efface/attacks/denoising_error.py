@@ -60,7 +60,7 @@ class DenoisingError:
         """The error [n] of inputs [n, ...] and its gradient [n, ...], with `Model.gradient_rows` rows at once.
 
         Args:
-            states: the result of `rows`, n rows.
+            states: the result of `draw_states`, n rows.
             at: the inputs [n, ...].
             read: gives the conditions of m rows, with the guide's inputs, from their inputs [m, ...] and their slice.
         """

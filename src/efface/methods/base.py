@@ -165,7 +165,7 @@ class Method(ABC):
 class Trained(Method):
     """A method that trains: it has an answer on each axis, and the settings of the training loop.
 
-    A subclass defines `terms`, `update` and `balance`; CONTRIBUTING.md has a complete example.
+    A subclass defines `build_terms`, `build_update` and `build_balance`; CONTRIBUTING.md has a complete example.
     """
 
     kind: ClassVar[Kind] = "trained"

@@ -62,7 +62,8 @@ class ClosedForm(Method):
 
         For example, with `reader = self.build_reader(model, "last-subject", weights)` and
         `pairs = reader.read_pairs(erasure.targets, erasure.anchor)`, the matrix is
-        `solve_shared(*pairs, reader.read_kept(words), self.lamb, 1.0, 1.0)`, and the notes are `{"preserved": [*words]}`.
+        `solve_shared(*pairs, reader.read_kept(words), self.lamb, 1.0, 1.0)`, and the notes are
+        `{"preserved": [*words]}`.
         """
 
     def build_reader(self, model: Model, tokens: Tokens, weights: Mapping[str, Tensor]) -> Reader:

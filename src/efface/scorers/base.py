@@ -58,7 +58,7 @@ class Scorer(Protocol):
             question: ClassVar[str] = "brightness"
             name: str = "brightness"
 
-            def identity(self) -> dict[str, str]:
+            def identify(self) -> dict[str, str]:
                 return {"scorer": "brightness", "version": self.version}
 
             def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -232,7 +232,7 @@ def require_declared(scorer: Any) -> None:
     if not isinstance(scorer, Scorer | SetScorer):
         raise ValueError(
             f"scorer {name} has neither a `score` of single pictures nor a `compare` of sets (with `version`, "
-            "`question` and `identity`), so its numbers could not be shown"
+            "`question` and `identify`), so its numbers could not be shown"
         )
 
 

@@ -121,12 +121,12 @@ class Learner(Checkpointable, ABC):
         """The leaf tensors by which losses are differentiated; every call returns the same ones in the same order."""
 
     def list_optimised(self) -> list[Tensor]:
-        """The tensors that the optimiser changes: `params`, or their fp32 masters if `params` are narrower copies."""
+        """The tensors that the optimiser changes: the params, or their fp32 masters if those are narrower copies."""
         return self.list_params()
 
     @abstractmethod
     def step(self, grads: Sequence[Tensor]) -> None:
-        """Takes one step, given the gradient of the loss for each of `params`."""
+        """Takes one step, given the gradient of the loss for each of the params."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -161,7 +161,7 @@ class Update(Learner):
         """Is called once, after all terms are prepared.
 
         Args:
-            erase_gradient: gives the gradient of the erasing loss for each of `params`, on a new batch for each number,
+            erase_gradient: gives the gradient of the erasing loss for each param, on a new batch for each number,
                 which is the stream of its random choices. It may be called at any time until the first step.
         """
 
@@ -171,7 +171,7 @@ class Update(Learner):
 
     @abstractmethod
     def swapped_in(self) -> AbstractContextManager[None]:
-        """Puts the student's weights, which pass gradients on to `params`, into the module inside the `with` block."""
+        """Puts the student's weights, which pass gradients to the params, into the module inside the `with` block."""
 
     @abstractmethod
     def compute_deltas(self) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ class Term(Checkpointable, ABC):
             def __init__(self, source):
                 self.source = source
 
-            def queries(self, context, step):
+            def build_queries(self, context, step):
                 if step.learner is not context.update:
                     return None
                 prompts = context.list_target_prompts(step)
@@ -232,7 +232,7 @@ class Term(Checkpointable, ABC):
                     "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
                 }
 
-            def loss(self, context, queries, predictions):
+            def compute_loss(self, context, queries, predictions):
                 return (predictions["student"] - predictions["eps_0"]).square().mean()
     """
 
@@ -271,7 +271,7 @@ class Term(Checkpointable, ABC):
         """The term's loss, a scalar.
 
         Args:
-            queries: the result of `queries` in this step.
+            queries: the result of `build_queries` in this step.
             predictions: the prediction [n, c, h, w] for each query, by its name, in the model's own space. Those of the
                 student have a gradient to the learner's params, those of the teacher have none.
         """

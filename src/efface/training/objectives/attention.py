@@ -115,7 +115,7 @@ class Attention(Term):
         mask = (
             self._segment(self.segment, context, step, states) if self.segment else self._attend(context, states, cond)
         )
-        # A query whose prediction is known takes no pass, and carries states and mask to `loss`.
+        # A query whose prediction is known takes no pass, and carries states and mask to `compute_loss`.
         return {"mask": Query(States(states.x, states.t, {"mask": mask}), cond, "teacher", known="mask")}
 
     def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
