@@ -83,7 +83,7 @@ def test_the_identity_is_stable_and_depends_on_every_setting(kind: str, bundle: 
     assert one.identify()["version"] == one.version
     newer = type("Newer", (type(one),), {"version": f"{one.version}+"})
     fields = {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}  # type: ignore[arg-type]
-    assert newer(**fields).identity() != one.identify()
+    assert newer(**fields).identify() != one.identify()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -35,7 +35,7 @@ def test_every_level_is_walked_once_from_the_first(kind: str, sampler: Any, monk
     model: Any = FLOWS[kind]()
     euler = sampler == "ddim" or (sampler == "own" and kind != "sana")
     shift(model, EQUAL if euler else ROUNDED)
-    made = model.scheduler(sampler)
+    made = model.build_scheduler(sampler)
     walked: list[tuple[float, float]] = []
     step = made.step
 
@@ -56,7 +56,7 @@ def test_flux_draws_as_its_pipeline_does_where_its_dynamic_shift_repeats_timeste
     model = tiny_flux()
     own = model.pipeline.scheduler
     model.pipeline.scheduler = type(own).from_config(own.config, max_shift=200.0)
-    times = model.timesteps(STEPS)
+    times = model.list_timesteps(STEPS)
     assert times[0] == times[1]
     asked: dict[str, Any] = {"num_inference_steps": STEPS, **model.build_call(PROMPT, 3.5)}
     noise = pack_patches(draw_noise([3], model.latent_shape)[1])
@@ -85,7 +85,7 @@ def test_a_schedule_that_is_stretched_to_its_last_level_needs_two_steps() -> Non
     model.pipeline.scheduler = type(own).from_config(own.config, shift_terminal=0.02)
     with pytest.raises(ValueError, match="no finite noise levels for steps=1; more steps"):
         model.images(PROMPT, steps=1)
-    assert float(model.timesteps(2)[-1]) == pytest.approx(20, rel=1e-4)
+    assert float(model.list_timesteps(2)[-1]) == pytest.approx(20, rel=1e-4)
 
 
 def test_a_scheduler_of_noise_whose_timesteps_repeat_by_design_starts_at_the_first() -> None:

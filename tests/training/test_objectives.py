@@ -104,13 +104,13 @@ def test_beyond_the_rest_of_its_prompt_only_what_the_target_adds_is_pushed_away(
     source = Fixed(States(torch.randn(2, *model.latent_shape), torch.tensor([300, 700])))
     term = NegativeGuidance(source, eta, "eps", "rest")
     trainer = trainer_of(model, [term], weights="xattn", batch=2, templates=("a {} apple",))
-    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert queries is not None and list(queries["student"].prompts) == ["a cat apple"] * 2
     # The teacher is asked anew: a source's recordings under the empty prompt are another prediction.
     assert queries["eps_0"].role == "teacher" and not queries["eps_0"].known
     assert torch.equal(queries["eps_0"].cond.tokens, model.encode(["a apple"] * 2).tokens)
     full, rest, said = (torch.randn(2, *model.latent_shape) for _ in range(3))
-    loss = term.loss(trainer.context, queries, {"student": said, "eps_c": full, "eps_0": rest})
+    loss = term.compute_loss(trainer.context, queries, {"student": said, "eps_c": full, "eps_0": rest})
     assert loss.item() == pytest.approx((said - (rest - eta * (full - rest))).square().mean().item(), rel=1e-5)
 
 

@@ -147,7 +147,7 @@ class Request:
             raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
 
     def check_places(self) -> None:
-        """Raises ValueError or OSError for a name that is no model's, or a result that can't be written, before any work.
+        """Raises, before any work, ValueError or OSError for a name of no model or a result that can't be written.
 
         A result that would replace another is refused too, unless --overwrite allows it.
         """
