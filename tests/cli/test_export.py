@@ -10,7 +10,7 @@ import pytest
 import efface
 from efface.api.exporting import Exported
 from efface.api.handing_on import hide_folder
-from efface.cli.export import tell
+from efface.cli.export import tell_export
 from efface.models.adapters.sd import StableDiffusion
 
 
@@ -54,5 +54,5 @@ def test_what_a_low_rank_leaves_out_is_kept_by_a_format_that_the_architecture_ha
 ) -> None:
     about = {"architecture": architecture, "lowest_rank": 1, "rank": 2, "left_out": [], "reader": "x", "matched": 3}
     about |= {"residual": 0.5, "worst_residual": 0.6, "worst_weight": "w", "gap": None}
-    tell(Exported(Path("x"), Path("x.json"), format, about))  # type: ignore[arg-type]
+    tell_export(Exported(Path("x"), Path("x.json"), format, about))  # type: ignore[arg-type]
     assert says in capsys.readouterr().err

@@ -33,8 +33,8 @@ def test_one_command_foresees_all_claims_which_take_at_most_nine_hours_of_a_core
 
 @pytest.mark.parametrize("name", evidence_grids.NAMES)
 def test_the_larger_design_of_a_claim_is_a_grid_that_its_page_says_how_to_run(name: str) -> None:
-    small, _ = evidence.read(name, large=False)
-    large, flags = evidence.read(name, large=True)
+    small, _ = evidence.read_claim(name, large=False)
+    large, flags = evidence.read_claim(name, large=True)
     assert large.fraction == 1 and large.seeds == (0, 1, 2)
     assert len(expand(large)) > len(expand(small)) and all(large.sizes[group] > n for group, n in small.sizes.items())
     changes = [value for flag, value in itertools.pairwise(flags) if flag == "--set"]

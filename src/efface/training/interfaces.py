@@ -157,7 +157,7 @@ class Update(Learner):
             ValueError: the selection matches no weight that this update can change; the message says what would work.
         """
 
-    def start(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
+    def begin(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
         """Is called once, after all terms are prepared.
 
         Args:

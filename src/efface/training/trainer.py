@@ -77,7 +77,7 @@ class Trainer:
         self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.list_searches())]
         self.good: Edit | None = None
         self.loss_scale, self.loss_log = LossScale(self.model.loss_factor), LossLog()
-        self.update.start(partial(self.compute_erase_gradient, 0))
+        self.update.begin(partial(self.compute_erase_gradient, 0))
 
     def tell_drawing(self, on_drawn: Callable[[int, int], None]) -> None:
         """Sets `on_drawn(done, total)`, which is called while trajectories and pictures to train on are drawn."""

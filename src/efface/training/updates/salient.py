@@ -52,7 +52,7 @@ class Salient(Update):
         self.context = context
         self.dense.prepare(context)
 
-    def start(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
+    def begin(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
         self.erase_gradient = erase_gradient
 
     @cached_property
