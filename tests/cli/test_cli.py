@@ -217,6 +217,11 @@ def erasing(method: str, *flags: str) -> list[str]:
     return ["erase", method, "--model", "{model}", "--target", "cat", "--out", "{out}", *flags]
 
 
+def drawing(*flags: str) -> list[str]:
+    """A drawing that is fine but for these flags."""
+    return ["draw", "--model", "{model}", "--prompt", "a cat", "--out", "{tmp}/d", *flags]
+
+
 BAD = {
     "command": (["eraze"], "did you mean 'erase'"),
     "method": (["erase", "epa", "--target", "cat"], "did you mean 'eap'"),
@@ -249,6 +254,17 @@ BAD = {
     ),
     "report": (["report", "{tmp}", "--out", "{tmp}/r.html"], "no report.json"),
     "export": (["export", "--model", "{model}", "--edit", "{edit}", "--out", "{tmp}"], "exists already"),
+    "negative seed": (drawing("--seed", "-1"), "a seed is a whole number from 0 to 9223372036854775807; got -1"),
+    "huge seed": (drawing("--seed", "99999999999999999999"), "a seed is a whole number from 0 to"),
+    "last seed": (drawing("--seed", f"{2**63 - 1}", "--count", "2"), f"got {2**63}"),
+    "negative guidance": (drawing("--guidance", "-1"), "guidance must be a number of at least 0, got -1"),
+    "no guidance": (drawing("--guidance", "nan"), "guidance must be a number of at least 0, got nan"),
+    "too many steps": (drawing("--steps", "100000"), "steps=100000 is more than the scheduler's 1000 timesteps"),
+    "empty out": (["draw", "--model", "{model}", "--prompt", "a cat", "--out", ""], "--out is empty; give a path"),
+    "empty out, joined": (["draw", "--model", "{model}", "--prompt", "a", "--out="], "--out is empty; give a path"),
+    "empty model": (["draw", "--model", "", "--prompt", "a cat", "--out", "{tmp}/d"], "the model's name is empty"),
+    "folder as edit": (drawing("--edit", "{model}"), "is a folder; name a file in it"),
+    "edit as model": (["draw", "--model", "{edit}", "--prompt", "a", "--out", "{tmp}/d"], "is an edit and no model"),
 }
 
 

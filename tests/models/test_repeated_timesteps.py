@@ -88,6 +88,14 @@ def test_a_schedule_that_is_stretched_to_its_last_level_needs_two_steps() -> Non
     assert float(model.list_timesteps(2)[-1]) == pytest.approx(20, rel=1e-4)
 
 
+@pytest.mark.parametrize("sampler", ["own", "ddim", "dpm", "unipc"])
+def test_there_are_no_more_steps_than_timesteps(sampler: Any) -> None:
+    model = tiny_flux()
+    with pytest.raises(ValueError, match="steps=1001 is more than the scheduler's 1000 timesteps; 1 to 1000 would"):
+        model.images(PROMPT, steps=1001, sampler=sampler)
+    assert len(model.timesteps(1000, sampler)) == 1000
+
+
 def test_a_scheduler_of_noise_whose_timesteps_repeat_by_design_starts_at_the_first() -> None:
     made: Any = set_timesteps(HeunDiscreteScheduler(), 3)
     assert len(made.timesteps) == 5 and made.timesteps[1] == made.timesteps[2]

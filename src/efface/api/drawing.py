@@ -59,8 +59,8 @@ def draw(
 
     Raises:
         FileExistsError: the folder holds the pictures of another request, and `overwrite` is not set.
-        ValueError: there is no prompt, the count is below 1, a strength is impossible, there is another number of
-            strengths than of edits, or an edit is of another base.
+        ValueError: there is no prompt, the count is below 1, a seed is below 0, a strength is impossible, there is
+            another number of strengths than of edits, or an edit is of another base.
         OSError: a file is missing, or the folder can't be written in.
     """
     asked, folder = to_tuple(prompts), Path(out)
@@ -72,9 +72,11 @@ def draw(
     check_folder(folder)
     from ..edits.edit import Edit
     from ..files import write_whole
+    from ..models.trajectory import check_seeds
     from ..training.distributed import join_process_group
 
     opening = open_later(model)
+    check_seeds((seed, seed + count - 1))
     found = [each if isinstance(each, Edit) else Edit.load(each) for each in edits]
     pairs = [(prompt, seed + i) for prompt in asked for i in range(count)]
     wanted = [(p, s, folder / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(pairs)]

@@ -75,6 +75,8 @@ LESS_MEMORY = {
 }
 """Flags of a command that reduce memory, beside those that all commands with a model have."""
 LESS_OF_MODEL = "--dtype bf16 (or fp16) and --offload"
+PATHS = ("--out", "--edit", "--image", "--images", "--store", "--checkpoint", "--track-dir", "--import", "--sign")
+"""Flags whose value is the path of a file or folder."""
 BROKEN_PIPE = 141
 """The exit code that a shell reports for a command whose output is no longer read."""
 
@@ -121,12 +123,23 @@ def _run(name: str, args: Sequence[str]) -> int:
     """Runs the command, and returns its own exit code, or 0 where it has none."""
     if name not in COMMANDS:
         raise ValueError(f"there is no command {name!r}{did_you_mean(name, tuple(COMMANDS))}")
+    refuse_empty_paths(args)
     if name == "erase" and args and not args[0].startswith("-"):
         parse(args[0], args[1:], STYLE)()
         return 0
     command = COMMANDS[name]
     about = f"{inspect.cleandoc(command.__doc__ or '')}\n\nExample:\n  {command.example}"
     return tyro.cli(command, prog=f"efface {name}", description=about, args=list(args), config=STYLE).run() or 0
+
+
+def refuse_empty_paths(args: Sequence[str]) -> None:
+    """Raises ValueError for a flag of a path with an empty value, which a shell gives for a variable that is not set:
+    it would mean the current folder.
+    """
+    for flag, value in zip(args, [*args[1:], "none"], strict=True):
+        named, _, joined = flag.partition("=")
+        if named in PATHS and (joined == "" if "=" in flag else value == ""):
+            raise ValueError(f"{named} is empty; give a path (is a variable of the shell not set?)")
 
 
 def explain_memory(command: str, error: Exception) -> Exception:

@@ -39,7 +39,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+        raise FileNotFoundError(f"{path} is a folder; name a file in it" if path.is_dir() else f"no file {path}")
     with refusing(path, "truncated or no safetensors file", "write it again"), safe_open(path, framework="pt") as file:
         said = (file.metadata() or {}).get("efface")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict

@@ -195,12 +195,12 @@ class Adapter(ABC):
     def choose_guidance(self, guidance: float | None) -> float:
         """The guidance to draw with, where None means the model's own.
 
-        Raises ValueError for what is not a finite number, and for more than 1 where there is no unconditional
-        prediction.
+        Raises ValueError for what is not a finite number of at least 0, and for more than 1 where there is no
+        unconditional prediction.
         """
         guidance = (self.defaults.guidance if self.has_uncond else 1.0) if guidance is None else guidance
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance must be a finite number, got {guidance}")
+        if not (math.isfinite(guidance) and guidance >= 0):
+            raise ValueError(f"guidance must be a number of at least 0, got {guidance:g}; 1 draws without guidance")
         if guidance > 1 and not self.has_uncond:
             raise ValueError(f"{self.name} has no unconditional prediction to guide by; draw it with guidance 1")
         return guidance

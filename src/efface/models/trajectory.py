@@ -14,6 +14,9 @@ Sampler = Literal["own", "ddim", "ddim-unclipped", "dpm", "unipc"]
 same noise levels DPM-Solver++ of second order and UniPC, which need fewer steps."""
 
 
+LARGEST_SEED = 2**63 - 1
+
+
 @dataclass(frozen=True)
 class Defaults:
     """A model's default settings."""
@@ -81,10 +84,12 @@ def set_timesteps(scheduler: Any, steps: int, since: int = 0) -> Any:
     repeat where a strong shift or rounding makes them equal: it would begin one step late and run out of levels.
 
     Raises:
-        ValueError: there is no such timestep, or the scheduler has no levels for so few steps.
+        ValueError: there is no such timestep, or the scheduler has no levels for so few steps, or for so many.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    if steps > (most := getattr(scheduler.config, "num_train_timesteps", steps)):
+        raise ValueError(f"steps={steps} is more than the scheduler's {most} timesteps; 1 to {most} would have worked")
     scheduler.set_timesteps(steps)
     if not scheduler.timesteps.isfinite().all():
         raise ValueError(f"the scheduler has no finite noise levels for steps={steps}; more steps would have worked")
@@ -100,8 +105,18 @@ def unscale(scheduler: Any, x_t: Tensor, t: Tensor) -> Tensor:
     return x_t / scheduler.scale_model_input(torch.ones((), device=x_t.device), t)
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError for a seed below 0, which other programs take for a random one, or too large for torch."""
+    if wrong := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
+        raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}; got {wrong[0]}")
+
+
 def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.Generator], Tensor]:
-    """A generator for each seed, and the first noise [n, *shape] that they draw; both on the CPU."""
+    """A generator for each seed, and the first noise [n, *shape] that they draw; both on the CPU.
+
+    Raises ValueError for a seed that is none, as `check_seeds` says.
+    """
+    check_seeds(seeds)
     rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     return rngs, torch.cat([torch.randn((1, *shape), generator=rng) for rng in rngs])
 

@@ -33,6 +33,8 @@ from ..opening.stored import check_settings
 from .sd import ClipDiffusion, StableDiffusion
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+EDIT = re.compile(r'"kind": ?"edit"')
+"""What the record of an edit's file says."""
 SD, XL = "cond_stage_model.", "conditioner.embedders."
 
 _STEMS = {
@@ -283,6 +285,9 @@ def _read_names(file: str | Path) -> list[str]:
         raise ValueError(f"{file} is a git-lfs pointer, not the weights: run git lfs pull there, or fetch it again")
     try:
         with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
+            names, record = list(opened.keys()), (opened.metadata() or {}).get("efface", "")
     except SafetensorError as error:
         raise ValueError(f"{file} is truncated or no safetensors file ({error}); fetch it again") from error
+    if EDIT.search(record):
+        raise ValueError(f"{file} is an edit and no model; open the model that it was made for, and give it as --edit")
+    return names

@@ -79,6 +79,8 @@ def check_name(source: str, bundled: Collection[str]) -> None:
     It needs no torch, so that a misspelled name is refused at once. An id that is not in the hub's cache is refused
     where the hub does not answer; whether a hub that answers has such a model is found when the model is opened.
     """
+    if not source.strip():
+        raise ValueError(f"the model's name is empty; {describe_sources(bundled)} would have worked")
     if source in bundled or Path(source).expanduser().is_dir():
         return
     if parts := split(source):
