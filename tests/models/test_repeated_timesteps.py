@@ -45,7 +45,7 @@ def test_every_level_is_walked_once_from_the_first(kind: str, sampler: Any, monk
         return answer
 
     monkeypatch.setattr(made, "step", noting)
-    monkeypatch.setattr(model, "scheduler", lambda _sampler="own": made)
+    monkeypatch.setattr(model, "build_scheduler", lambda _sampler="own": made)
     drawn = model.sample(model.encode(PROMPT), model.encode([""]), [0], steps=STEPS, guidance=1.0, sampler=sampler)
     assert walked[0][1] == walked[1][1], "no timestep repeats, so that the test shows nothing"
     assert [index for index, _ in walked] == [1, 2, 3, 4]

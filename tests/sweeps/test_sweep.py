@@ -214,7 +214,7 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(
                 process.send_signal(signal.SIGKILL)
         return process
 
-    monkeypatch.setattr(WorkerProcess, "_started", start)
+    monkeypatch.setattr(WorkerProcess, "_start_process", start)
     summary = efface.sweep(grid, tmp_path / "out")
     assert len(started) == 3 and (summary.new, summary.failed) == (6, ())
     assert summary.table.read_bytes() == table

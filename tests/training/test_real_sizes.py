@@ -55,7 +55,7 @@ def test_a_long_drawing_tells_its_steps(eps_model: StableDiffusion, monkeypatch:
         return network(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(type(eps_model), "_network", slow)
+    monkeypatch.setattr(type(eps_model), "_call_network", slow)
     told: list[tuple[str, int, int]] = []
 
     def report(stage: str, done: int, of: int) -> None:
