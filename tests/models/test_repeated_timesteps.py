@@ -93,7 +93,7 @@ def test_there_are_no_more_steps_than_timesteps(sampler: Any) -> None:
     model = tiny_flux()
     with pytest.raises(ValueError, match="steps=1001 is more than the scheduler's 1000 timesteps; 1 to 1000 would"):
         model.images(PROMPT, steps=1001, sampler=sampler)
-    assert len(model.timesteps(1000, sampler)) == 1000
+    assert len(model.list_timesteps(1000, sampler)) == 1000
 
 
 def test_a_scheduler_of_noise_whose_timesteps_repeat_by_design_starts_at_the_first() -> None:
