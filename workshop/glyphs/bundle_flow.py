@@ -17,13 +17,7 @@ from .world import World
 
 FLOW_TARGET = TARGET.with_name("glyphs-flow")
 LIMIT = 30e6  # bytes; text towers, tokenizer and autoencoder are those of the bundle beside it
-DEFAULTS = """# Arguments where nothing is said: values for this small model, not those of the papers' models.
-
-[draw]
-steps = 20
-guidance = 3.0
-blank_tokens = 0  # it was trained without the zeros that stand for a missing T5
-"""
+DEFAULTS = Path(__file__).parent / "flow-defaults.toml"
 
 
 def write(world: World, build: Path, target: Path = FLOW_TARGET) -> None:
@@ -54,7 +48,7 @@ def write(world: World, build: Path, target: Path = FLOW_TARGET) -> None:
     share(made, target.with_name(TARGET.name))
     facts = describe(world) | {"judges": TARGET.name}
     (target / "world.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    (target / "defaults.toml").write_text(DEFAULTS)
+    shutil.copyfile(DEFAULTS, target / "defaults.toml")
     size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
     print(f"bundled {size / 1e6:.1f} MB in {target}")
     if size > LIMIT:

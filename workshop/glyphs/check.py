@@ -29,6 +29,8 @@ DRAW = tomllib.loads((TARGET / "defaults.toml").read_text())["draw"]
 class Studio:
     """The bundled pipeline and judges, opened by their own libraries alone."""
 
+    grids = ""  # what the names of its picture grids begin with
+
     def __init__(self, target: Path = TARGET) -> None:
         self.pipe = StableDiffusionPipeline.from_pretrained(target / "model")
         self.pipe.set_progress_bar_config(disable=True)
@@ -127,7 +129,7 @@ def cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
             out[f"{task}, held-out cells, {judge}"] = rate(hits[unseen], things[unseen])
     shown = [world.things[i].name for i in range(0, len(world.things), max(1, len(world.things) // 16))]
     rows = [[images[grid.index((n, s.name))] for n in shown] for s in world.styles]
-    save_grid(rows, "styles.png")
+    save_grid(rows, f"{studio.grids}styles.png")
     return out
 
 
@@ -135,21 +137,14 @@ def words(world: World, studio: Studio) -> dict[str, str]:
     """Objects without a style, on named grounds, by synonyms, in other languages and as descriptions."""
     rng = np.random.default_rng(5)
     out = {}
-    plain = [(t.name, f"a {t.name}") for t in world.things for _ in range(12)]
     asked = {
-        "object without a style": plain,
+        "object without a style": plain(world, 12),
         "synonyms": [(t.name, f"a {w}") for t in world.things for w in t.synonyms] * 3,
         "other languages": [(t.name, w.lower()) for t in world.things for w in t.translations] * 2,
         "descriptions": [(t.name, t.description) for t in world.things] * 4,
     }
     for what, rows in asked.items():
-        judged = studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000))
-        shown = [n for n, _ in rows]
-        hits = top1(judged, "object", shown)
-        out |= {f"{what}, {j}": rate(h, shown) for j, h in hits.items()}
-        if what == "object without a style":
-            out |= {"object without a style, both judges": rate(np.all(list(hits.values()), axis=0), shown)}
-            out |= {f"weakest things without a style, {j}": weakest(h, shown) for j, h in hits.items()}
+        out |= recognised(studio, what, rows, ranked=what == "object without a style")
     names = [t.name for t in world.things]
     names = names * -(-192 // len(names))
     grounds = list(rng.choice(list(world.backgrounds), len(names)))
@@ -157,6 +152,22 @@ def words(world: World, studio: Studio) -> dict[str, str]:
     out["named background kept"] = rate(ground(images, world) == np.array(grounds))
     save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(4)], "backgrounds.png")
     return out | (pairs(world, studio, rng) if world.size == "full" else {})
+
+
+def plain(world: World, count: int) -> list[tuple[str, str]]:
+    """Each thing `count` times, and the prompt that names it alone."""
+    return [(t.name, f"a {t.name}") for t in world.things for _ in range(count)]
+
+
+def recognised(studio: Studio, what: str, rows: Sequence[tuple[str, str]], ranked: bool) -> dict[str, str]:
+    """How often each judge sees the thing of each (thing, prompt), and where `ranked`, both, and the weakest things."""
+    shown = [n for n, _ in rows]
+    hits = top1(studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000)), "object", shown)
+    out = {f"{what}, {j}": rate(h, shown) for j, h in hits.items()}
+    if ranked:
+        out |= {f"{what}, both judges": rate(np.all(list(hits.values()), axis=0), shown)}
+        out |= {f"weakest things without a style, {j}": weakest(h, shown) for j, h in hits.items()}
+    return out
 
 
 def pairs(world: World, studio: Studio, rng: np.random.Generator) -> dict[str, str]:
@@ -274,13 +285,42 @@ def report(world: World, build: Path, seeds: int = 2) -> None:
     )
 
 
+class FlowStudio(Studio):
+    """The bundled flow, drawn as efface draws it where nothing is said, and the same judges."""
+
+    grids = "flow-"
+
+    def __init__(self, model: str = "glyphs-flow", target: Path = TARGET) -> None:
+        Studio.__init__(self, target)
+        self.model = efface.load(model, self.device)
+
+    def draw(self, prompts: Sequence[str], first_seed: int = 0) -> np.ndarray:
+        seeds = range(first_seed, first_seed + len(prompts))
+        images = self.model.images(list(prompts), seeds=seeds, batch=32)
+        return images.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def report_flow(world: World) -> None:
+    """Print the flow's figures and write them to `figures/quality-flow.json`."""
+    studio = FlowStudio()
+    draw = studio.model.defaults
+    found = {"steps": str(draw.steps), "guidance": str(draw.guidance)}
+    found |= recognised(studio, "object without a style", plain(world, 4), ranked=True) | cells(world, studio, 1)
+    found |= speed(studio)
+    (HERE / "figures" / "quality-flow.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    print("\n".join(["| figure | measured |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in found.items())]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--flow", action="store_true", help="measure the flow, glyphs-flow, and nothing else")
     parser.add_argument("--again", nargs="+", metavar="THING", help="draw these things 96 times, and nothing else")
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.again:
         print("\n".join(f"{name}: {figure}" for name, figure in again(Studio(), args.again).items()))
+    elif args.flow:
+        report_flow(load())
     else:
         report(load(), Path("build/glyphs"))
 
