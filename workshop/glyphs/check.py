@@ -296,7 +296,8 @@ class FlowStudio(Studio):
 
     def draw(self, prompts: Sequence[str], first_seed: int = 0) -> np.ndarray:
         seeds = range(first_seed, first_seed + len(prompts))
-        images = self.model.images(list(prompts), seeds=seeds, batch=32)
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            images = self.model.images(list(prompts), seeds=seeds, batch=32)
         return images.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
