@@ -24,7 +24,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...files import write_tensors
+from ...files import parse_json, write_tensors
 from ..base import Model
 from ..opening.claims import compare, describe_foreign, read_claims
 from ..opening.pipeline import read_side
@@ -33,8 +33,6 @@ from ..opening.stored import check_settings
 from .sd import ClipDiffusion, StableDiffusion
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-EDIT = re.compile(r'"kind": ?"edit"')
-"""What the record of an edit's file says."""
 SD, XL = "cond_stage_model.", "conditioner.embedders."
 
 _STEMS = {
@@ -278,6 +276,15 @@ def _describe_misfit(pipeline: Any, file: str | Path) -> str:
     return " and ".join(f"{what} {names[0]} ({len(names)} such)" for what, names in named if names)
 
 
+def _holds_edit(record: str) -> bool:
+    """Whether efface's record of a file says that it is an edit; that of an exported model names the edits within."""
+    try:
+        found = parse_json(record or "{}", finite=False)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("kind") == "edit"
+
+
 def _read_names(file: str | Path) -> list[str]:
     if not Path(file).is_file():
         raise ValueError(f"no file {file}; a single-file checkpoint, a diffusers folder or a hub id would have worked")
@@ -288,6 +295,6 @@ def _read_names(file: str | Path) -> list[str]:
             names, record = list(opened.keys()), (opened.metadata() or {}).get("efface", "")
     except SafetensorError as error:
         raise ValueError(f"{file} is truncated or no safetensors file ({error}); fetch it again") from error
-    if EDIT.search(record):
+    if _holds_edit(record):
         raise ValueError(f"{file} is an edit and no model; open the model that it was made for, and give it as --edit")
     return names
