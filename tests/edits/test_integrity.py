@@ -201,7 +201,7 @@ def test_no_command_takes_them(
         "purify": ["--image", str(tmp_path / "p.png"), "--prompt", "a cat"],
     }
     (tmp_path / "p.csv").write_text("prompt,seed,asks\na cat,1,cat\na dog,2,\n")
-    flags = ["--model", "nowhere/none", "--edit", str(edit), "--out", str(out), "--strength", strength]
+    flags = ["--model", "glyphs", "--edit", str(edit), "--out", str(out), "--strength", strength]
     assert main([command, *flags, *more.get(command, [])]) == 2
     assert "a strength is a number from -10 to 10" in capsys.readouterr().err
     assert not out.exists()

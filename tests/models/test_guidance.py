@@ -75,12 +75,13 @@ def test_latents_are_the_pipelines_own(scheduler: str, guidance: float) -> None:
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
 def test_guidance_up_to_one_is_the_plain_conditional_prediction(make: Callable[[], Any]) -> None:
     model = efface.load(make())
-    drawn = [ours(model, guidance) for guidance in (1.0, 0.5, 0.0, -3.0)]
+    drawn = [ours(model, guidance) for guidance in (1.0, 0.5, 0.0)]
     assert all(torch.equal(each, drawn[0]) for each in drawn)
     assert not torch.allclose(drawn[0][0], ours(model, 4.0)[0], atol=1e-2)
     torch.testing.assert_close(ours(model, 0.0), theirs(model.pipeline, 0.0), rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="guidance must be a finite number, got nan"):
-        ours(model, float("nan"))
+    for guidance in (float("nan"), float("inf"), -3.0):
+        with pytest.raises(ValueError, match=f"guidance must be a .*, got {guidance:g}"):
+            ours(model, guidance)
 
 
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import tyro
 
@@ -136,7 +137,7 @@ def refuse_empty_paths(args: Sequence[str]) -> None:
     """Raises ValueError for a flag of a path with an empty value, which a shell gives for a variable that is not set:
     it would mean the current folder.
     """
-    for flag, value in zip(args, [*args[1:], "none"], strict=True):
+    for flag, value in zip_longest(args, args[1:], fillvalue="none"):
         named, _, joined = flag.partition("=")
         if named in PATHS and (joined == "" if "=" in flag else value == ""):
             raise ValueError(f"{named} is empty; give a path (is a variable of the shell not set?)")

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
@@ -282,7 +283,7 @@ def _give_example(name: str, known: Mapping[str, Any]) -> str:
 
 def _read_model(args: Sequence[str]) -> str:
     """Reads the value of --model, because other flags depend on it."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in zip_longest(args, args[1:], fillvalue=""):
         if flag == "--model":
             return value
         if flag.startswith("--model="):
