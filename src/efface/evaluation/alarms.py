@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..concept import fold_name
 from ..records.report import Alarm, Measure
 
 DRAWN = 0.5
@@ -69,9 +70,9 @@ def warn_of_fitted(prompts: Sequence[str], targets: Sequence[str], templates: Se
             no other prompts, and there is no alarm.
         templates: the prompt templates of the fit, with {} for the concept.
     """
-    fitted = {_fold(template.replace("{}", target)) for template in templates for target in targets}
-    seen = sum(_fold(prompt) in fitted for prompt in prompts)
-    if seen <= FITTED * len(prompts) or {_fold(p) for p in prompts} <= {_fold(t) for t in targets}:
+    fitted = {fold_name(template.replace("{}", target)) for template in templates for target in targets}
+    seen = sum(fold_name(prompt) in fitted for prompt in prompts)
+    if seen <= FITTED * len(prompts) or {fold_name(p) for p in prompts} <= {fold_name(t) for t in targets}:
         return ()
     return (
         Alarm(
@@ -81,10 +82,6 @@ def warn_of_fitted(prompts: Sequence[str], targets: Sequence[str], templates: Se
             do="Fit with other --templates, or evaluate with other prompts.",
         ),
     )
-
-
-def _fold(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())
 
 
 def _warn_not_drawn(m: Measure) -> Alarm | None:
