@@ -285,43 +285,13 @@ def report(world: World, build: Path, seeds: int = 2) -> None:
     )
 
 
-class FlowStudio(Studio):
-    """The bundled flow, drawn as efface draws it where nothing is said, and the same judges."""
-
-    grids = "flow-"
-
-    def __init__(self, model: str = "glyphs-flow", target: Path = TARGET) -> None:
-        Studio.__init__(self, target)
-        self.model = efface.load(model, self.device)
-
-    def draw(self, prompts: Sequence[str], first_seed: int = 0) -> np.ndarray:
-        seeds = range(first_seed, first_seed + len(prompts))
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            images = self.model.images(list(prompts), seeds=seeds, batch=32)
-        return images.round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def report_flow(world: World) -> None:
-    """Print the flow's figures and write them to `figures/quality-flow.json`."""
-    studio = FlowStudio()
-    draw = studio.model.defaults
-    found = {"steps": str(draw.steps), "guidance": str(draw.guidance)}
-    found |= recognised(studio, "object without a style", plain(world, 4), ranked=True) | cells(world, studio, 1)
-    found |= speed(studio)
-    (HERE / "figures" / "quality-flow.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print("\n".join(["| figure | measured |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in found.items())]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--flow", action="store_true", help="measure the flow, glyphs-flow, and nothing else")
     parser.add_argument("--again", nargs="+", metavar="THING", help="draw these things 96 times, and nothing else")
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.again:
         print("\n".join(f"{name}: {figure}" for name, figure in again(Studio(), args.again).items()))
-    elif args.flow:
-        report_flow(load())
     else:
         report(load(), Path("build/glyphs"))
 
