@@ -51,8 +51,7 @@ class Context:
     """What terms, sources and updates know about their training; a test can make it without a `Trainer`:
 
     update = Dense("xattn", lr=1e-5)
-    config = TrainConfig(steps=1, batch=2, draw_steps=4)
-    context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
+    context = Context(model, Erasure(("cat",)), TrainConfig(steps=1, batch=2, draw_steps=4), update, model.encode([""]))
     update.prepare(context)
     queries = term.build_queries(context, Step(0, update, torch.Generator(), [0, 0], [0, 0], [7, 8], [1, 2]))
     """
@@ -149,9 +148,7 @@ class Update(Learner):
 
     @abstractmethod
     def prepare(self, context: Context) -> None:
-        """Chooses the weights and sets up the trained tensors, so that the student starts as the base.
-
-        It is called once, before any term is prepared.
+        """Chooses the weights and sets up the trained tensors, once, before any term; the student starts as the base.
 
         Raises:
             ValueError: the selection matches no weight that this update can change; the message says what would work.
@@ -160,9 +157,7 @@ class Update(Learner):
     def begin(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
         """Is called once, after all terms are prepared.
 
-        Args:
-            erase_gradient: gives the gradient of the erasing loss for each param, on a new batch for each number,
-                which is the stream of its random choices. It may be called at any time until the first step.
+        Until the first step, `erase_gradient(i)` gives the erasing loss's gradient for each param on the i-th batch.
         """
 
     @abstractmethod
