@@ -4,8 +4,9 @@ CHECKOUT is a folder with the authors' repository (github.com/rohitgandikota/era
 package. Both programs are started as processes of their own, one after the other, with as many updates of one row, 50
 steps of drawing, the same learning rate, weights and number of threads. Seconds are those of the processor, which
 other work on the machine stretches little, and of the whole program: imports, opening the model and writing the
-weights are among them. Ours runs once with the embedded model's own number of trajectories, and once with as few as
-have a state for each update.
+weights are among them. Ours runs with the embedded model's own number of trajectories and with as few as have a state
+for each row, and with one row and with eight rows in an update: the same number of rows in fewer updates, with a
+learning rate that grows as the square root of the rows in an update.
 
 Their program names its model, and draws at 1,024 pixels: it is run from a folder in which that name leads to the
 embedded model, and with the model's own size in that one line. It trains in bfloat16, as it comes. With `--pictures N`
@@ -43,9 +44,9 @@ DRAW_STEPS = 50
 METRICS = ("esr1/target", "psr1/neighbour", "psr1/unseen")
 
 
-def name_ours(paths: int) -> str:
-    """The name of our run with so many trajectories."""
-    return f"ours-{paths}-paths" if paths else "ours-a-state-an-update"
+def name_ours(paths: int, batch: int) -> str:
+    """The name of our run with so many trajectories, and so many rows in an update."""
+    return f"ours-{paths or 'fewest'}-paths-{batch}-rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,15 @@ class Repository:
     checkout: Annotated[Path, tyro.conf.Positional]
     """A folder with the authors' repository."""
     updates: int = 200
-    """Of the weights, one row each."""
+    """Of the weights by their program, one row each; ours has as many rows."""
     concept: str = "cat"
     threads: int = 1
     lr: float = 5e-5
     """Their default."""
     paths: tuple[int, ...] = (32, 0)
-    """Trajectories that ours draws and records, a run for each; 0 is as many as have a state for each update."""
+    """Trajectories that ours draws and records, a run for each; 0 is as many as have a state for each row."""
+    batches: tuple[int, ...] = (1, 8)
+    """Rows in an update of ours, a run for each."""
     pictures: int = 0
     """In each group, by which both edits are judged; none where 0."""
     out: Path = Path("out/esd-repository")
@@ -77,11 +80,12 @@ class Repository:
         theirs = self.start_theirs(self.updates)
         found: dict[str, Any] = {"updates": self.updates, "concept": self.concept, "theirs": theirs}
         rows = []
-        for paths in self.paths:
+        for paths, batch in self.list_runs():
             drawn = paths or -(-self.updates // DRAW_STEPS)
-            ours = found[name_ours(paths)] = self.start_ours(self.updates, drawn, self.file(paths))
-            rows.append([self.updates, drawn, theirs, ours, theirs / ours])
-        print(table(["updates", "paths", "the authors' program, processor seconds", "efface", "times less"], rows))
+            ours = found[name_ours(paths, batch)] = self.start_ours(drawn, batch, self.name_file(paths, batch))
+            rows.append([self.updates, drawn, batch, theirs, ours, theirs / ours])
+        heads = ["rows", "paths", "rows an update", "the authors' program, processor seconds", "efface", "times less"]
+        print(table(heads, rows))
         if self.pictures:
             found |= self.judge()
         write(self.out, "result", {**found, **stamp(threads=self.threads)})
@@ -101,33 +105,40 @@ class Repository:
             flags = {"erase_concept": self.concept, "train_method": "esd-x", "iterations": updates, "lr": self.lr}
             flags |= {"save_path": "made", "device": "cpu"}
             command = [sys.executable, PROGRAM, *(part for key, v in flags.items() for part in (f"--{key}", str(v)))]
-            seconds = self._start(command, folder)
+            seconds = self.measure_seconds(command, folder)
             (made,) = (folder / "made").glob("*.safetensors")
             shutil.copy(made, self.out / "theirs.safetensors")
         return seconds
 
-    def file(self, paths: int) -> Path:
-        """The file of our edit."""
-        return self.out / f"{name_ours(paths)}.safetensors"
+    def list_runs(self) -> list[tuple[int, int]]:
+        """Our runs, by their trajectories and the rows in an update."""
+        return [(paths, batch) for paths in self.paths for batch in self.batches]
 
-    def start_ours(self, updates: int, paths: int, file: Path) -> float:
+    def name_file(self, paths: int, batch: int) -> Path:
+        """The file of our edit."""
+        return self.out / f"{name_ours(paths, batch)}.safetensors"
+
+    def start_ours(self, paths: int, batch: int, file: Path) -> float:
         """Runs our program and returns its processor seconds; its edit lies in the file afterwards."""
-        flags = {"model": "glyphs", "target": self.concept, "weights": "xattn", "source": "frozen", "steps": updates}
+        flags = {"model": "glyphs", "target": self.concept, "weights": "xattn", "source": "frozen"}
         flags |= {
-            "batch": 1,
+            "steps": -(-self.updates // batch),
+            "batch": batch,
             "draw-steps": DRAW_STEPS,
             "paths": paths,
             "guidance": 3,
             "eta": 1,
-            "lr": self.lr,
+            "lr": self.lr * batch**0.5,
             "space": "eps",
             "templates": "{}",
         }
         file.unlink(missing_ok=True)
         given = [part for key, value in flags.items() for part in (f"--{key}", str(value))]
-        return self._start([sys.executable, "-m", "efface", "erase", "esd", *given, "--out", str(file.resolve())], None)
+        return self.measure_seconds(
+            [sys.executable, "-m", "efface", "erase", "esd", *given, "--out", str(file.resolve())], None
+        )
 
-    def _start(self, command: list[str], folder: Path | None) -> float:
+    def measure_seconds(self, command: list[str], folder: Path | None) -> float:
         """Run a program to its end; its processor seconds, or a RuntimeError with the end of what it printed."""
         threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         with tempfile.TemporaryFile("w+") as log:
@@ -147,7 +158,7 @@ class Repository:
         request = Erasure((self.concept,))
         theirs = {f"unet.{name}": value.to(model.weights[f"unet.{name}"].dtype) for name, value in values.items()}
         edits = {"theirs": Edit(theirs, describe_run(model, request, "the authors' program", {}))}
-        edits |= {name_ours(paths): Edit.load(self.file(paths)) for paths in self.paths}
+        edits |= {name_ours(*run): Edit.load(self.name_file(*run)) for run in self.list_runs()}
         sizes = dict.fromkeys(("target", "neighbour", "unseen"), self.pictures)
         found = {}
         for who, edit in edits.items():
