@@ -1,0 +1,16 @@
+"""What tests of the gate and of the record share: an evaluation with attacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from report_fixtures import attacked, evaluation
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = evaluation(tmp_path / "e")
+    attacked(made)
+    return made
