@@ -157,3 +157,11 @@ class Planted:
             seen = bool(image[:, 0, 0].any()) and wanted
             out.append(Score(float(bool(seen)), (wanted, *rest)[:6] if seen else rest[:6]))
         return out
+
+
+JUDGES = (
+    Planted(),
+    Planted(name="object-second"),
+    Planted(question="style", name="style-planted", labels=("flat", "noto")),
+)
+"""Two judges of things and one of styles."""

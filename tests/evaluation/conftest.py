@@ -1,4 +1,4 @@
-"""What several tests of evaluations share: a tiny model of a tiny world, and an edit of it."""
+"""What several tests of evaluations share: a tiny model of a tiny world, an edit of it, and a suite."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
 from efface.suites import world
+from efface.suites.rows import build
+from efface.suites.spec import Suite
 from efface.suites.world import World
 from judging_fixtures import edit_of, world_model, write_world
 
@@ -25,3 +28,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def edit(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return edit_of(model, tmp_path_factory.mktemp("edit") / "cat.safetensors")
+
+
+@pytest.fixture(scope="module")
+def suite(small: World) -> Suite:
+    return build("glyphs-objects", Erasure(("cat",)), small, per_group=12)
