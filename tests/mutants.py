@@ -43,7 +43,7 @@ DECIDING = (
 TESTS = (
     *("functional/test_rates.py", "compliance", "evaluation", "edits/test_integrity.py", "robustness"),
     *("cli/test_record.py", "cli/test_verify.py", "cli/test_evaluate_cli.py", "cli/test_attack.py"),
-    *("report/test_verdict.py", "report/test_report.py", "interchange/test_ledger.py", "attacks/test_runner.py"),
+    *("report/test_verdict.py", "report/test_report.py", "interchange/test_ledger.py"),
     *("diagnostics/test_audit.py", "suites/test_listed.py"),
 )
 """The tests of that."""
