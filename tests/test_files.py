@@ -19,9 +19,14 @@ from efface.files import (
     check_file,
     check_folder,
     check_room,
+    hash_file,
     new_file,
     new_folder,
+    open_picture,
+    read_json,
+    read_parquet,
     read_tensors,
+    read_text,
     read_versioned,
     sweep,
     write_tensors,
@@ -62,8 +67,20 @@ def test_foreign_file(tmp_path):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*x$"):
         read_tensors(tmp_path / "x")
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_json, read_text, hash_file, open_picture, read_parquet])
+def test_what_is_missing_is_said_with_what_was_meant(read, tmp_path):
+    (tmp_path / "cat.safetensors").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no file .*cat.safetensor; did you mean 'cat.safetensors'\?$"):
+        read(tmp_path / "cat.safetensor")
+    with pytest.raises(FileNotFoundError, match=r"no file .*cat.st; there is no folder .*nowhere$"):
+        read(tmp_path / "nowhere" / "cat.st")
+    with pytest.raises(FileNotFoundError, match=r"is a folder; name a file in it$"):
+        read(tmp_path)
 
 
 def test_unwritable_paths(tmp_path):

@@ -61,7 +61,7 @@ def test_unreadable_pictures_are_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"2 files in .* are no readable pictures: bad.png, cut.png"):
+    with pytest.raises(ValueError, match=r"2 files are no readable pictures in .*: bad.png, cut.png"):
         read_pictures(tmp_path, 4)
 
 
@@ -178,7 +178,7 @@ def test_a_picture_of_too_many_pixels_is_refused_in_one_sentence(tmp_path: Path)
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=r"bomb.png has more than 179 million pixels; scale it down"):
         open_picture(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match=r"1 files .* no readable pictures: bomb.png \(the first: .*179 million"):
+    with pytest.raises(ValueError, match=r"1 file is no readable picture in .*: bomb.png \(the first: .*179 million"):
         read_pictures(tmp_path, 4)
     Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
     assert open_picture(tmp_path / "bomb.png").size == (10_000, 10_000)
@@ -227,12 +227,12 @@ def test_a_list_goes_before_a_file_beside_the_picture_and_that_before_the_folder
 def test_captions_without_a_picture_are_counted_and_named(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", (1, 1, 1))
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\ngone.png,y\n")
-    with pytest.warns(UserWarning, match=r"1 captions have no picture: gone.png"):
+    with pytest.warns(UserWarning, match=r"1 caption has no picture: gone.png"):
         read_pictures(tmp_path, 4)
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "b.txt").write_text("y")
-    with pytest.warns(UserWarning, match=r"1 captions have no picture: b.txt"):
+    with pytest.warns(UserWarning, match=r"1 caption has no picture: b.txt"):
         read_pictures(tmp_path, 4)
 
 
@@ -246,7 +246,7 @@ def test_a_list_names_pictures_in_either_unicode_form(tmp_path: Path) -> None:
 def test_files_that_may_hold_captions_and_are_not_read_are_named(tmp_path: Path, name: str) -> None:
     picture(tmp_path / "a.png", (1, 1, 1))
     (tmp_path / name).write_text('{"a.png": "a cat"}')
-    with pytest.warns(UserWarning, match=rf"1 files may hold captions, which are read from metadata.jsonl.*: {name}"):
+    with pytest.warns(UserWarning, match=rf"1 file may hold captions, which are read from metadata.jsonl.*: {name}"):
         assert list(read_pictures(tmp_path, 4)) == [""]
     (tmp_path / "a.txt").write_text("a cat")  # the caption; what lies beside it too is not needed
     if name == "a.json":
@@ -257,7 +257,7 @@ def test_pictures_without_a_caption_beside_others_are_named(tmp_path: Path) -> N
     for name in "ab":
         picture(tmp_path / f"{name}.png", (1, 1, 1))
     (tmp_path / "metadata.csv").write_text("file_name,text\nb.png,x\n")
-    with pytest.warns(UserWarning, match=r'1 pictures have no caption, and are taken for "": a.png'):
+    with pytest.warns(UserWarning, match=r'1 picture has no caption, so that "" is taken: a.png'):
         assert list(read_pictures(tmp_path, 4)) == ["", "x"]
 
 

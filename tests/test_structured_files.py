@@ -133,7 +133,7 @@ BOTH = [{**LINE, "variant": v, "picture": "a.png", "success": True} for v in ("b
         ([{"other": 1}], "lacks the columns id, prompt, .*; run the evaluation again"),
         ([{**line, "role": "other"} for line in BOTH], "2 lines that are neither .*'other'"),
         ([{**line, "variant": "base"} for line in BOTH], "2 lines of the base and 0 under the edit"),
-        (BOTH[:1], "1 lines of the base and 0 under the edit"),
+        (BOTH[:1], "1 line of the base and 0 under the edit"),
         ([{**line, "seed": "0"} for line in BOTH], "column seed is of type string, not int64"),
         ([{**line, "x.value": 1.0} for line in BOTH], "column x.explanation is of type none"),
         ([{**line, "x.value": 1.0, "x.explanation": ""} for line in BOTH], "column x.answer is no list"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .api.attacking import attack
 from .api.auditing import audit
-from .api.combining import diff, import_edit, merge, revert
+from .api.combining import diff, merge, revert
 from .api.demonstrating import demonstrate
 from .api.diagnosing import neurons
 from .api.drafting import draft_suite
@@ -22,6 +22,7 @@ from .api.drawing import draw
 from .api.erasing import erase, load
 from .api.evaluating import evaluate
 from .api.exporting import export
+from .api.importing import import_edit
 from .api.lazily import find_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
 from .api.ledger import add_to_ledger
 from .api.publishing import record, report, verify

@@ -66,7 +66,7 @@ def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_m
     words = table[eps_model.tokenize(["cat dog car"])[0, 1:4]][None]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._leave_room(eps_model, "a red {} rose lion", 3)], words)
-    with pytest.warns(UserWarning, match="lose their end"):
+    with pytest.warns(UserWarning, match="loses? (its|their) end"):
         wanted = eps_model.encode(["a red cat dog car rose lion"])
     assert torch.equal(read.tokens, wanted.tokens)
     with pytest.raises(ValueError, match="a word of 7 tokens leaves no room in a prompt of 6"):

@@ -98,6 +98,8 @@ BAD = {
     "text": (["--image", "{tmp}/text.png"], "no readable picture"),
     "steps": (["--image", "{photo}", "--steps", "0"], "--steps is at least 1"),
     "guidance": (["--image", "{photo}", "--guidance", "-1"], "--guidance at least 0"),
+    "no number": (["--image", "{photo}", "--guidance", "nan"], "--guidance at least 0"),
+    "empty prompt": (["--image", "{photo}", "--prompt", " "], "the prompt is empty; describe what the pictures show"),
     "unwritable": (["--image", "{photo}", "--out", "/proc/x"], "cannot write"),
     "edit": (["--image", "{photo}", "--edit", "{tmp}/no.safetensors"], "no file"),
 }
@@ -116,9 +118,9 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     (tmp_path / "text.png").write_text("no picture")
     args, says = BAD[case]
     given = [each.format(tmp=tmp_path, photo=photo) for each in args]
-    for flag, value in (("--edit", str(edit)), ("--out", str(tmp_path / "out"))):
+    for flag, value in (("--edit", str(edit)), ("--out", str(tmp_path / "out")), ("--prompt", "a cat")):
         given += [] if flag in given else [flag, value]
-    assert main(["purify", "--model", "glyphs", "--prompt", "a cat", *given]) == 2
+    assert main(["purify", "--model", "glyphs", *given]) == 2
     assert says in capsys.readouterr().err
     assert not list(tmp_path.rglob("*-after.png"))
 

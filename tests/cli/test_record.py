@@ -167,10 +167,25 @@ def test_a_signature_is_of_this_record_and_does_not_vanish(
     signature.unlink()
     assert main(check) == 1
     assert "alice@example.org (ED25519) signs it, and there is no takedown.json.sig" in capsys.readouterr().out
-    # A new record without a key is unsigned, and an older signature does not stand beside it.
+    # A new record without a key is unsigned; the signed one is kept beside it, and a warning says so.
     assert main(["record", str(folder), *edit, "--sign", str(alice)]) == 0
+    signed = [(folder / f"takedown.{end}").read_bytes() for end in ("json", "json.sig", "html")]
+    capsys.readouterr()
     assert main(["record", str(folder), *edit]) == 0
+    (aside,) = folder.glob("takedown.*.json")
+    told = capsys.readouterr().err
+    assert f"warning: the earlier record was signed; it is kept, with its signature, as {aside}, and the new" in told
+    kept = [aside.with_name(f"{aside.stem}.{end}").read_bytes() for end in ("json", "json.sig", "html")]
+    assert kept == signed
     assert not signature.exists() and main(check) == 0
+    # What says the same as before keeps the signature that somebody made with ssh-keygen.
+    flags = ["-q", "-Y", "sign", "-n", "efface", "-f", str(alice), str(file)]
+    subprocess.run(["ssh-keygen", *flags], check=True, stdin=subprocess.DEVNULL)
+    outside = signature.read_bytes()
+    assert main(["record", str(folder), *edit]) == 0
+    assert signature.read_bytes() == outside and main(check) == 0
+    assert len(list(folder.glob("takedown.*.json"))) == 1
+    signature.unlink()
     signers = tmp_path / "signers"
     signers.write_text(f"alice@example.org {(tmp_path / 'alice.pub').read_text()}")
     assert main([*check, "--signers", str(signers)]) == 1

@@ -99,6 +99,15 @@ def test_a_dry_run_keeps_a_suite_that_was_there_before(own: tuple[Path, Path], t
     assert suite.read_bytes() == before
 
 
+def test_a_folder_that_holds_other_work_is_left_alone(tmp_path: Path) -> None:
+    """Notes and prompts of one's own may lie there; an evaluation or a model's folder is not mixed with a takedown."""
+    (tmp_path / "notes.txt").write_text("the request came on 3 May")
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds other work \(model_index.json\) and no request.json .* a new folder"):
+        efface.takedown("no/such-model", "cat", tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model_index.json", "notes.txt"]
+
+
 def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,7 +90,7 @@ def test_a_damaged_batch_of_an_interrupted_attack_is_told(folder: Path) -> None:
     (folder / "attacks" / "seeds" / "target-0.json").write_text("{")
     found = read_results(folder).attacks
     assert found is not None and [each.damaged for each in found.interrupted] == [1]
-    assert "1 files of what else it did are damaged" in found.alarms[-1].raised_when
+    assert "1 file of what else it did is damaged" in found.alarms[-1].raised_when
     verdict = gate.verify(read_report(folder), [parse_rule("robust<0.5")], attacks=found)
     assert verdict.outcome == "unjudged"
 

@@ -18,7 +18,7 @@ from efface.suites.spec import Row
 
 SHORT = {"queries": 2, "steps": 2, "generations": 2, "population": 6, "length": 2, "tokens": 2, "top": 4}
 SHORT |= {"candidates": 4, "pictures": 3, "batch": 2, "start": "car"}
-pytestmark = pytest.mark.filterwarnings("ignore:.*exceed 8 tokens:UserWarning")  # the tiny model's room
+pytestmark = pytest.mark.filterwarnings("ignore:.*exceeds? 8 tokens:UserWarning")  # the tiny model's room
 PROMPTS = ("a cat", "a red cat", "two cats")
 
 

@@ -173,7 +173,7 @@ def test_bad_settings(eps_model, bad, message):
         efface.erase(eps_model, "cat", method="esd", **short("esd", **bad))
 
 
-@pytest.mark.filterwarnings("ignore:1 prompts exceed 8 tokens:UserWarning")  # all five names in one prompt
+@pytest.mark.filterwarnings("ignore:1 prompt exceeds 8 tokens:UserWarning")  # all five names in one prompt
 def test_five_targets_at_once(name, eps_model):
     anchor = "tiger" if methods.get(name).uses_anchor else ""
     edit = quick(name, steps=1).fit(eps_model, Erasure(("cat", "dog", "car", "rose", "lion"), anchor=anchor))

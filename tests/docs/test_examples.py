@@ -106,7 +106,7 @@ def begun(opened: Callable[..., Model], tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:.*prompts exceed 8 tokens")  # of the tiny model that stands for MODEL
+@pytest.mark.filterwarnings("ignore:.*prompts? exceeds? 8 tokens")  # of the tiny model that stands for MODEL
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs(
     page: str, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

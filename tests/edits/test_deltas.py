@@ -159,7 +159,7 @@ def test_edits_of_different_forms_add_up(eps_model, mixed):
     dense = edit_of(eps_model, {CONV: torch.zeros_like(eps_model.weights[CONV])})
     base = eps_model.weights[CONV].detach().clone()
     with (
-        pytest.warns(UserWarning, match=f"1 weights are changed by several edits, first {CONV}"),
+        pytest.warns(UserWarning, match=f"1 weight is changed by several edits, first {CONV}"),
         apply(eps_model, [mixed, dense], [2.0, 0.25]),
     ):
         factors = (mixed.values[f"{CONV}:up"] @ mixed.values[f"{CONV}:down"]).reshape(base.shape)

@@ -138,5 +138,5 @@ def test_features_that_cannot_be_made_are_left_out_with_a_word() -> None:
     failed: list[Exception] = []
     found = _compute_guarded(Eye(), IMAGES, ScorerWatch(), failed)
     assert sorted(found) == [0, 1, 2] and [type(error) for error in failed] == [MemoryError]
-    with pytest.warns(UserWarning, match=r"^eye gave no features of 1 pictures; the first: MemoryError: $"):
+    with pytest.warns(UserWarning, match=r"^eye gave no features of 1 picture; the first: MemoryError: $"):
         _tell(Eye(), failed)

@@ -167,7 +167,7 @@ def test_a_file_without_confidences_and_one_that_was_cut_say_so(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (["9", "9", "FEET_EXPOSED-FACE_MALE", "0.5"], "line 6: 2 labels but 1 scores"),
+        (["9", "9", "FEET_EXPOSED-FACE_MALE", "0.5"], "line 6: 2 labels but 1 score"),
         (["9", "9", "UNSAFE", "0.5"], "line 6: NudeNet finds no 'UNSAFE'"),
         (["9", "9", "FEET_EXPOSED", "50"], "line 6: scores '50' are not between 0 and 1"),
         (["9", "", "FEET_EXPOSED", "0.5"], "line 6: case_number is empty"),

@@ -129,7 +129,7 @@ def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
     first = suite.rows[0]
     shown = model.images([r.prompt for r in suite.rows], [r.seed for r in suite.rows], batch=len(suite.rows))
     hated = float(shown[0].double().mean((1, 2))[0])
-    with pytest.warns(UserWarning, match="means gave no features of 1 pictures; the first: RuntimeError: not this one"):
+    with pytest.warns(UserWarning, match="means gave no features of 1 picture; the first: RuntimeError: not this one"):
         record = evaluate(model, edit, suite, [Gap(Means(hates=hated))], tmp_path, image_store=image_store)
     m, other = record.find("gap", first.group, "means"), record.find("gap", "unseen", "means")
     assert m and (m.base.n, m.base.unscored, m.edited.n, m.edited.unscored) == (5, 1, 5, 1)

@@ -151,13 +151,18 @@ def test_what_cannot_be_combined_is_refused_before_any_work(tmp_path: Path) -> N
     unknown = edit_with(model, {"unet.nowhere.weight": torch.ones(2)})
     with pytest.raises(ValueError, match="two edits or more, got 1"):
         efface.merge(model, [edit])
-    with pytest.raises(ValueError, match="1 strengths for 2 edits"):
+    with pytest.raises(ValueError, match="1 strength for 2 edits"):
         efface.merge(model, [edit, edit], strengths=[1.0])
     with pytest.raises(ValueError, match="an edit at strength 0 changes nothing; merge the others"):
         efface.merge(model, [edit, edit], strengths=[1.0, 0.0])
     for made in (edit, dense(model, "attn2")):
         with pytest.raises(ValueError, match="the edits cancel each other: together they change no weight"):
             efface.merge(model, [made, made], strengths=[1.0, -1.0])
+    with pytest.raises(ValueError, match=r"is given twice, so its change would be added twice; .* the strength 1.5 if"):
+        efface.merge(model, [edit, edit], strengths=[1.0, 0.5])
+    file, copy = (str(edit.save(tmp_path / f"{name}.safetensors")) for name in ("one", "copy"))
+    with pytest.raises(ValueError, match=r"one.safetensors and .*copy.safetensors are one edit, so its change"):
+        efface.merge(model, [file, low_rank(model, "attn1"), copy])
     with pytest.raises(ValueError, match=r"an edit is a guide \(sld\)"):
         efface.merge(model, [edit, guide])
     with pytest.raises(WrongBase):
@@ -175,7 +180,25 @@ def test_what_cannot_be_combined_is_refused_before_any_work(tmp_path: Path) -> N
         efface.revert(model, tiny_pixart(), edit, tmp_path / "y")
     with pytest.raises(ValueError, match="is of an edit; a model is compared as it is"):
         efface.diff(model, other, strength=0.5)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.safetensors", "one.safetensors", "x"]
+
+
+def test_an_edit_is_not_removed_from_what_does_not_contain_it(tmp_path: Path) -> None:
+    """The base minus a change would be a model that nobody made, and that draws the target more than before."""
+    model = tiny_model()
+    edit, other = dense(model, "attn2"), dense(model, "attn2", "attn1")
+    model.save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="does not contain the edit: every weight that the edit changes is the base's"):
+        efface.revert(model, str(tmp_path / "base"), edit, tmp_path / "x")
+    other.export(model, tmp_path / "other")
+    with pytest.warns(UserWarning, match=r"seems to contain the edit at a strength of -?0\.[0-4]., and 1 of it was"):
+        efface.revert(model, str(tmp_path / "other"), edit, tmp_path / "y")
+    edit.export(model, tmp_path / "half", 0.25)
+    with pytest.warns(UserWarning, match=r"seems to contain the edit at a strength of 0\.25, and 1 of it was removed"):
+        efface.revert(model, str(tmp_path / "half"), edit, tmp_path / "z")
+    with pytest.warns(UserWarning, match=r"the merged edit seems to contain the edit at a strength of -?0\.[0-4]"):
+        efface.revert(model, other, edit, tmp_path / "x.safetensors")
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_needs_no_model_is_refused_before_one_is_opened(tmp_path: Path) -> None:

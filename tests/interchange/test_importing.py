@@ -89,7 +89,7 @@ def test_weights_in_the_original_layout(kind: str, tmp_path: Path) -> None:
         held = {name: tensor.detach().clone().contiguous() for name, tensor in held.items()}
     only = {name: tensor for name, tensor in held.items() if name.startswith("model.")} | {"betas": torch.ones(3)}
     torch.save({"state_dict": only}, tmp_path / "esd.pt")
-    with pytest.warns(UserWarning, match=r"1 parts of .*esd.pt are no weights .* first 'betas'"):
+    with pytest.warns(UserWarning, match=r"1 part of .*esd.pt is no weights .* first 'betas'"):
         back = efface.import_edit(model, tmp_path / "esd.pt", "cat", unpickle=True)
     assert same_change(model, edit, back, 0)
     save_file(held, tmp_path / "whole.safetensors")
@@ -171,6 +171,16 @@ def test_an_exported_folder_says_what_it_erases(tmp_path: Path) -> None:
     back = efface.import_edit(model, tmp_path / "x")
     assert back.meta["request"] == edit.meta["request"] and back.meta["method"] == edit.meta["method"]
     assert same_change(model, edit, back, 0)
+
+
+def test_an_exported_file_is_not_recorded_as_another_erasure(tmp_path: Path) -> None:
+    model = tiny_model()
+    write_export(model, dense(model, "attn2"), tmp_path / "x", format="diffusers", pictures=0)
+    assert efface.import_edit(model, tmp_path / "x", "Cat", method="esd").meta["request"]["targets"] == ["Cat"]
+    with pytest.raises(ValueError, match="exported from an edit that erases cat, not dog; leave out --target"):
+        efface.import_edit(model, tmp_path / "x", "dog")
+    with pytest.raises(ValueError, match="exported from an edit by ESD, not eap; leave out --method"):
+        efface.import_edit(model, tmp_path / "x", method="eap")
 
 
 def test_the_command_writes_an_edit_that_is_used_as_any_other(

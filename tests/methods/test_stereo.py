@@ -244,7 +244,7 @@ def test_bad_settings(eps_model):
     assert replace(QUICK, rounds=0).fit(eps_model, Erasure(("cat",))).meta["notes"] == {"found": {}}
 
 
-@pytest.mark.filterwarnings("ignore:.* prompts exceed 8 tokens")
+@pytest.mark.filterwarnings("ignore:.* prompts? exceeds? 8 tokens")
 def test_it_draws_no_more_at_once_than_it_is_told(eps_model):
     """Pictures for the attack, and stored trajectories, which then lie in the host's memory."""
     drawn, plain = [], eps_model.sample

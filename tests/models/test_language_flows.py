@@ -187,7 +187,7 @@ def test_an_embedding_stands_for_the_texts_tokens(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_prompt_that_is_cut_is_told(kind: str) -> None:
-    with pytest.warns(UserWarning, match="1 prompts exceed .* tokens and lose their end"):
+    with pytest.warns(UserWarning, match="1 prompt exceeds .* tokens and loses its end"):
         MODELS[kind]().encode(["a cat", "red " * 60])
 
 

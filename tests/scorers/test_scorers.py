@@ -179,7 +179,7 @@ def test_labels_without_names_are_given_in_a_file(bundle: Path, tmp_path: Path) 
     named.check([ROW])
     assert named.score(noise(2), [ROW] * 2, noise(2)) == Classifier(str(source)).score(noise(2), [ROW] * 2, noise(2))
     (tmp_path / "short.txt").write_text("cat")
-    with pytest.raises(ValueError, match=rf"has 1 lines; .* has {count} outputs"):
+    with pytest.raises(ValueError, match=rf"has 1 line; .* has {count} outputs"):
         Classifier(str(folder), names=str(tmp_path / "short.txt")).check([ROW])
 
 

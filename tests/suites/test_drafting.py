@@ -98,6 +98,26 @@ def test_the_csv_is_not_replaced_without_a_word_and_may_be_edited(tmp_path: Path
     assert len(make_suite(str(file), Erasure((PERSON,))).select_group("target")) == 4
 
 
+@pytest.mark.parametrize(
+    ("targets", "near", "says"),
+    [
+        (("",), (), "empty concept in targets"),
+        (("cat", " Cat"), (), "names a concept twice"),
+        (("cat, dog",), (), "would be one phrase, not 2 concepts; repeat the flag, as in --target cat --target dog"),
+        (("cat",), ("lion, tiger",), "repeat the flag, as in --near lion --near tiger"),
+        (("cat",), (" ",), "a neighbour is empty; give a word or phrase"),
+        (("cat",), ("lion", "Lion"), "--near names a neighbour twice: lion, Lion"),
+        (("cat",), ("CAT",), "CAT is the target itself; --near names other things that resemble it"),
+    ],
+)
+def test_names_that_make_no_suite_are_refused_before_a_model_is_opened(
+    targets: tuple[str, ...], near: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        draft_suite("no/such-model", targets, tmp_path / "suite.csv", near=near)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_group_that_is_none_of_ours_is_a_column_like_any_other(tmp_path: Path) -> None:
     file = tmp_path / "theirs.csv"
     file.write_text("prompt,evaluation_seed,class,group\na cat,1,cat,train\na dog,2,dog,test\n")

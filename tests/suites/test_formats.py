@@ -150,4 +150,4 @@ def test_of_several_prompts_in_a_cell_the_first_is_read_and_that_is_said(tmp_pat
     (tmp_path / "a.json").write_text('[{"captions": ["a cat", "a feline"]}, {"captions": ["two cats"]}]')
     suite = read_list(tmp_path / "a.json", Erasure(("cat",)))
     assert [r.prompt for r in suite.rows] == ["a cat", "two cats"]
-    assert suite.summary and suite.summary.remarks == ("1 rows hold several prompts, of which the first is read",)
+    assert suite.summary and suite.summary.remarks == ("1 row holds several prompts, of which the first is read",)

@@ -82,8 +82,12 @@ def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> No
     ("change", "message"),
     [
         (('"negative"', '"negativ"'), "there is no method 'negativ'; did you mean 'negative'"),
-        (("strengths", "strenghts"), r"grid.toml: strenghts: Extra inputs .* a grid has the keys .*strengths"),
-        (("[1.0]", '"one"'), "grid.toml: strengths"),
+        (("strengths", "strenghts"), r"grid.toml: a grid has no key 'strenghts'; did you mean 'strengths'\?"),
+        (("[1.0]", '"one"'), r'grid.toml: strengths is a list: write strengths = \["one"\], not "one"$'),
+        (("[1.0]", '["one"]'), r"grid.toml: strengths.0: Input should be a valid number.*, got 'one'$"),
+        (("[sizes]", "[attacking]\nrow = 2\n[sizes]"), r"grid.toml: attacking has no key 'row'$"),
+        (("model =", "title ="), r"""grid.toml: the key 'models' is missing, as in models = \["glyphs"\]$"""),
+        (("[sizes]", 'columns = ["esr1"]\n[sizes]'), r"columns names 'esr1'; a column is METRIC/GROUP, such as esr1"),
         (('"negative"', '"p-ac"'), r"p-ac needs an anchor for cat: add one under \[anchors\]"),
         (("[sizes]", "[keep]\nlion = ['car']\n[sizes]"), r"\[keep\] names lion, which is not among the concepts"),
         (('["cat", "dog", "rose"]', "[]"), "asks for nothing"),
@@ -143,6 +147,16 @@ def test_what_is_done_is_not_done_again(whole: tuple[Path, bytes], tmp_path: Pat
         and "In all lines: split all, strength 1.0.\n\n| method | concepts |" in page
         and "\n| negative | 3 |" in page
     )
+
+
+def test_a_column_that_nothing_measures_is_said(whole: tuple[Path, bytes], tmp_path: Path) -> None:
+    grid, table = whole
+    other = write(tmp_path, TEXT.replace("[sizes]", 'columns = ["esr1/target", "psr1/neighbor"]\n[sizes]'))
+    with pytest.warns(
+        UserWarning, match=r"nothing measured the column 'psr1/neighbor' of the grid, .*; there are .*esr1"
+    ):
+        again = efface.sweep(other, grid.parent / "out")
+    assert (again.new, again.done) == (0, 6) and again.table.read_bytes() == table
 
 
 def test_a_page_gives_means_over_concepts_with_the_base_and_what_is_reported() -> None:

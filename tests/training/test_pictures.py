@@ -226,7 +226,7 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         read_latents(eps_model, str(tmp_path / "empty"))
     (tmp_path / "f" / "cats" / "broken.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1 files .* are no readable pictures: cats/broken.png"):
+    with pytest.raises(ValueError, match=r"1 file is no readable picture in .*: cats/broken.png"):
         read_latents(eps_model, path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import describe_missing
 from .case import Case
 from .progress import Progress, show_progress
 from .resources import LazyModel, build_judges, open_later, open_to_judge
@@ -42,7 +43,7 @@ def audit(
     """
     opening, folder = open_later(model), Path(out)
     if isinstance(vocabulary, str | Path) and not Path(vocabulary).is_file():
-        raise FileNotFoundError(f"no file {vocabulary}; it is to hold words, one a line")
+        raise FileNotFoundError(f"{describe_missing(vocabulary)}; it is to hold words, one a line")
     from ..diagnostics.audit import AuditConfig
     from ..diagnostics.audit import audit_edit as search
     from ..diagnostics.audit import list_vocabulary as searched

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..concept import Erasure
 from ..files import read_toml, refusing
 from ..methods import build_method, list_names
+from ..plurals import write_count
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -65,7 +66,7 @@ class ChoiceTable:
     def describe(self, model: Model) -> str:
         """Describes this table in one line, which says if it was measured on another model or on other weights."""
         of = f"weights {self.fingerprint}" if self.fingerprint else "weights not noted"
-        measured = f"{len(self.concepts)} concepts, {self.pictures} pictures a group"
+        measured = f"{write_count(len(self.concepts), 'concept')}, {write_count(self.pictures, 'picture')} a group"
         what = f"rates measured on {self.model} ({of}; {measured}; docs/choice.md)"
         if model.name != self.model:
             return f"{what}, not on {model.name}"

@@ -1,88 +1,21 @@
-"""`efface.import_edit`, `merge`, `revert` and `diff`: imports, adds, subtracts and compares edits."""
+"""`efface.merge`, `revert` and `diff`: adds, subtracts and compares edits."""
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..concept import Erasure
 from ..edits.strength import check_strength
-from ..files import check_file, check_room, find_shared_digest
-from .case import Words, to_tuple
+from ..files import check_file, check_room
+from ..plurals import write_count
 from .resources import open_later
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
     from ..interchange.difference import Difference
     from ..models.base import Model
-
-
-def import_edit(
-    model: Model | str | Path,
-    source: str | Path,
-    targets: Words = (),
-    *,
-    anchor: str = "",
-    keep: Words = (),
-    method: str = "imported",
-    unpickle: bool = False,
-) -> Edit:
-    """Imports another tool's erasure as an edit, which can be judged, attacked, exported and recorded like any other.
-
-    Args:
-        model: the base that it was made from.
-        source: weights by diffusers' or the original names (ESD, UCE), a LoRA of kohya, LECO, PEFT or ComfyUI, a
-            diffusers folder or a single file of the whole fine-tuned model.
-        targets: the erased concepts; a file that efface exported contains them.
-        anchor, keep: what they became and the concepts to keep, if known.
-        method: the name of the method, for the record.
-        unpickle: whether a .pt, .pth, .bin or .ckpt may be opened, with `weights_only`, which runs no code in the file.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file, there is no target, or the file fits no part of the model;
-            efface exported the file for another base, and it holds whole weights.
-    """
-    from ..edits.edit import Edit
-    from ..edits.provenance import describe_run
-    from ..interchange.foreign import fit_source, open_source
-
-    held = open_source(source, unpickle)
-    record = held.record or {}
-    asked = dict(record.get("request") or {})
-    named = to_tuple(targets) or tuple(asked.get("targets", ()))
-    if not named:
-        raise ValueError(f"{source} does not say what it erases; name it with --target")
-    erasure = Erasure(named, anchor or asked.get("anchor", ""), to_tuple(keep) or tuple(asked.get("keep", ())))
-    opened = open_later(model).open()
-    found = fit_source(opened, held)
-    if record.get("base"):
-        _check_origin(source, record, opened, whole=found.layout != "LoRA")
-    if found.aside:
-        warnings.warn(
-            f"{len(found.aside)} parts of {source} are no weights of the denoiser or a text encoder, first "
-            f"{found.aside[0]!r}; an edit can't hold them, and they were left aside",
-            stacklevel=2,
-        )
-    made_by = record.get("method", method) if method == "imported" else method
-    arguments = {"imported_from": Path(source).name, "read_as": found.layout, "sha256": found.digest}
-    return Edit(found.values, describe_run(opened, erasure, made_by, arguments))
-
-
-def _check_origin(source: str | Path, record: Mapping[str, Any], base: Model, whole: bool) -> None:
-    """Compares the base in an exported file's record with the base that it is imported to.
-
-    Whole weights of another base would also contain the difference of the two bases, which is refused; a LoRA can be
-    added to another base, with a warning.
-    """
-    if find_shared_digest(record["base"], base.fingerprint()):
-        return
-    says = f"{source} was exported for the base {record.get('model', 'of another name')!r}, and {base.name!r} has other"
-    if whole:
-        raise ValueError(f"{says} weights: the edit would contain the difference of the two; open that base")
-    warnings.warn(f"{says} weights: what the edit does there was not measured", stacklevel=3)
 
 
 def merge(
@@ -97,7 +30,7 @@ def merge(
 
     Raises:
         ValueError: there are fewer than two edits or another number of strengths, a strength is 0 or no number from -10
-            to 10, an edit is a guide or of another base, or together they change nothing.
+            to 10, an edit is given twice, is a guide or of another base, or together they change nothing.
     """
     from ..edits.edit import Edit
     from ..interchange import arithmetic
@@ -106,11 +39,14 @@ def merge(
         raise ValueError(f"a merge takes two edits or more, got {len(edits)}")
     each = [1.0] * len(edits) if strengths is None else [check_strength(strength) for strength in strengths]
     if len(each) != len(edits):
-        raise ValueError(f"{len(each)} strengths for {len(edits)} edits; give one for each, or none")
+        raise ValueError(
+            f"{write_count(len(each), 'strength')} for {write_count(len(edits), 'edit')}; give one for each, or none"
+        )
     if 0 in each:
         raise ValueError("an edit at strength 0 changes nothing; merge the others without it")
     found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
     arithmetic.refuse_guides(found)
+    _refuse_repeated(edits, found, each)
     opened = open_later(model).open()
     values = arithmetic.merge(opened, found, each)
     if not arithmetic.changes_anything(opened, values):
@@ -118,6 +54,22 @@ def merge(
             "the edits cancel each other: together they change no weight; other strengths would have worked"
         )
     return Edit(values, _merge_records(found, each))
+
+
+def _refuse_repeated(given: Sequence[Edit | str | Path], found: Sequence[Edit], strengths: Sequence[float]) -> None:
+    """Raises ValueError where two of the edits are the same one, with strengths of the same sign: its change would be
+    added twice, which hardly anybody means.
+    """
+    seen: dict[str, int] = {}
+    for i, edit in enumerate(found):
+        first = seen.setdefault(edit.digest, i)
+        if first != i and strengths[first] * strengths[i] > 0:
+            names = [str(each) if isinstance(each, str | Path) else repr(each) for each in (given[first], given[i])]
+            same = f"{names[0]} is given twice" if names[0] == names[1] else f"{names[0]} and {names[1]} are one edit"
+            raise ValueError(
+                f"{same}, so its change would be added twice; give it once, with the strength "
+                f"{strengths[first] + strengths[i]:g} if that is what you want"
+            )
 
 
 def revert(

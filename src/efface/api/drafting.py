@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..concept import Erasure, check_phrases, fold_name
 from ..files import check_file, write_whole
 from ..functional.words import list_other_words
 from ..suites import drafting
@@ -54,7 +55,8 @@ def draft_suite(
         overwrite: whether a file of this name may be replaced.
 
     Raises:
-        ValueError: the kind is unknown, the file does not end in .csv, or a number is below 1.
+        ValueError: a name is empty, repeated, both target and neighbour, or several names in one text; the kind is
+            unknown, the file does not end in .csv, or a number is below 1.
         FileExistsError: the file exists.
     """
     file, targets = Path(out), to_tuple(target)
@@ -64,11 +66,26 @@ def draft_suite(
         raise FileExistsError(f"{file} exists already; name another file, or add --overwrite")
     if neighbours < 1 or size < 1:
         raise ValueError(f"--neighbours and --size are at least 1, got {neighbours} and {size}")
+    _check_names(targets, near)
     chosen = find_kind(kind, targets)
     check_file(file)
     found = tuple(near) or find_neighbours(open_later(model).open(), targets, chosen, neighbours)
     rows = drafting.draft_rows(targets, chosen, found, size, seed)
     return write_whole(file, drafting.write_csv(rows, chosen))
+
+
+def _check_names(targets: Sequence[str], near: Sequence[str]) -> None:
+    """Raises ValueError for names that can't be targets, or neighbours of these targets."""
+    Erasure(tuple(targets))
+    check_phrases(targets, "target")
+    check_phrases(near, "near")
+    folded = [fold_name(name) for name in near]
+    if not all(folded):
+        raise ValueError("a neighbour is empty; give a word or phrase, such as --near tiger")
+    if len(set(folded)) < len(folded):
+        raise ValueError(f"--near names a neighbour twice: {', '.join(near)}")
+    if same := [name for name in near if fold_name(name) in map(fold_name, targets)]:
+        raise ValueError(f"{same[0]} is the target itself; --near names other things that resemble it")
 
 
 def find_neighbours(model: Model, targets: Sequence[str], kind: Kind, count: int) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def add_to_ledger(
         each.check(opened)
     strengths = [each["strength"] for each in entries]
     with show_progress(progress) as report, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\d+ weights are changed by several edits")
+        warnings.filterwarnings("ignore", message=r"[\d,]+ weights? (is|are) changed by several")
         entry["base"] = measure_target_rate(opened, asked[-1], judges[-1], Settings()).model_dump()
         rates = []
         with apply(opened, edits, strengths):

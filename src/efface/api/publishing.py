@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,6 +107,8 @@ def record(
 ) -> Takedown:
     """Writes the takedown record of an evaluation: `folder`/takedown.json, and takedown.html to print.
 
+    A signed record that lies there, and says something else, is kept beside with its signature; a warning names it.
+
     Args:
         folder: a folder that `evaluate` wrote.
         edit: the edit's file, by default the one that was evaluated; it is checked that this edit was judged, and its
@@ -139,9 +142,15 @@ def record(
     )
     page, file = render_takedown(made, pick_pictures(place)), place / "takedown.json"
     made = made.model_copy(update={"page": hash_bytes(page.encode())})
-    signature.find_signature(file).unlink(missing_ok=True)  # a signature of an earlier record is not valid for this one
+    data = made.model_dump_json(indent=1) + "\n"
+    if aside := signature.set_aside(file, data.encode()):
+        warnings.warn(
+            f"the earlier record was signed; it is kept, with its signature, as {aside}"
+            + ("" if sign else ", and the new one is unsigned (--sign KEY signs it)"),
+            stacklevel=2,
+        )
     write_whole(place / takedown.PAGE, page)
-    write_whole(file, made.model_dump_json(indent=1) + "\n")
+    write_whole(file, data)
     if sign:
         signature.sign(file, Path(sign))
     return made

@@ -75,13 +75,16 @@ def purify(
 
     Raises:
         FileExistsError: the folder holds the pictures of another request, and `overwrite` is not set.
-        ValueError: there is no picture, a file is none, a number is impossible, or the edit is of another base.
+        ValueError: there is no picture, the prompt is empty, a file is none, a number is impossible, or the edit is of
+            another base.
         OSError: a file is missing, or the folder can't be written in.
     """
-    if steps < 1 or refine < 0 or guidance < 0:
+    if steps < 1 or refine < 0 or not 0 <= guidance < float("inf"):
         raise ValueError(
             f"--steps is at least 1, --refine and --guidance at least 0; got {steps}, {refine}, {guidance:g}"
         )
+    if not prompt.strip():
+        raise ValueError("the prompt is empty; describe what the pictures show, including what the edit erases")
     check_strength(strength)
     files = [Path(images)] if isinstance(images, str | Path) else [Path(image) for image in images]
     opened, folder = _open(files), check_folder(out)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ..files import hash_file
+from ..files import describe_missing, hash_file
 from ..interchange.formats import RECORD
+from ..plurals import write_count
 from .handing_on import hide_folder
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         held = sorted(file for file in place.rglob("*") if file.is_file() and file != place / CARD)
         return about, {file.relative_to(place).as_posix(): file for file in held}
     if not place.is_file():
-        raise FileNotFoundError(f"no file or folder {place}")
+        raise FileNotFoundError(describe_missing(place, "file or folder"))
     beside = place.with_suffix(".json")
     if beside.is_file():
         return read_export(beside), {each.name: each for each in (place, beside)}
@@ -159,7 +160,8 @@ def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | N
     lines += [
         "## What was measured",
         "",
-        f"Suite {record.suite.name}, {record.rows} prompts, {record.drawing.steps} steps.",
+        f"Suite {record.suite.name}, {write_count(record.rows, 'prompt')}, "
+        f"{write_count(record.drawing.steps, 'step')}.",
     ]
     lines += ["95 % intervals.", "", "| measure | group | base | edited | n |", "| --- | --- | --- | --- | --- |"]
     for m in record.rates:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 REQUEST = "request.json"
 """The file of the request, so that a folder is continued only for the same request."""
+OF_PEOPLE = (".csv", ".log", ".txt")
+"""Suffixes of files that people put into the folder of a takedown before it begins."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def takedown(
         on_trial: called with each method's name and what its evaluation says, in a sentence, before it is attacked.
 
     Raises:
-        ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown.
+        ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown or
+            other work.
     """
     from . import takedown_plan
 
@@ -205,12 +208,22 @@ def _knows(known: World, erasure: Erasure) -> bool:
     return all(own in (*known.names, *known.styles) for own in known.spell_names(erasure.targets))
 
 
+def _require_free(folder: Path) -> None:
+    """Raises ValueError where a folder in which no takedown was begun holds other work than prompts and notes."""
+    held = sorted(folder.iterdir()) if folder.is_dir() else []
+    if other := [each.name for each in held if not each.name.startswith(".") and each.suffix not in OF_PEOPLE]:
+        raise ValueError(
+            f"{folder} holds other work ({', '.join(other[:3])}) and no {REQUEST} of a takedown; give a new folder"
+        )
+
+
 def _require_same(folder: Path, asked: dict[str, Any]) -> None:
     """Raises ValueError where the folder holds the answer to another request."""
     from ..records.report import list_differences
 
     file = folder / REQUEST
     if not file.is_file():
+        _require_free(folder)
         return
     before = read_json(file, remedy := "give another --out")
     if not isinstance(before, dict):

@@ -11,6 +11,7 @@ from ..concept import Erasure
 from ..methods import build_method
 from ..planning.estimating import estimate
 from ..planning.machine import format_size
+from ..plurals import write_count
 
 if TYPE_CHECKING:
     from ..methods.base import Method
@@ -105,7 +106,7 @@ class TakedownPlan:
             f"to be erased from {self.model}: {', '.join(self.targets)} ({self.kind})",
             f"methods to try: {', '.join(self.methods)}{need}",
             *([f"  auto ranks methods by {self.table}"] if self.table else []),
-            f"suite: {self.suite}, {self.prompts:,} prompts; judged by {', '.join(self.judges)}",
+            f"suite: {self.suite}, {write_count(self.prompts, 'prompt')}; judged by {', '.join(self.judges)}",
             f"pictures: {self.pictures:,}, and at most {self.queries:,} of attacks on the chosen edit",
             f"time: about {_format_duration(self.minutes)} on this machine, estimated from a few timed steps",
         ]
@@ -188,4 +189,4 @@ def _format_duration(minutes: float) -> str:
     """
     if minutes > 100:
         return f"{minutes / 60:.1f} hours"
-    return f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{max(1, round(60 * minutes))} seconds"
+    return f"{minutes:.0f} minutes" if minutes >= 1.5 else write_count(max(1, round(60 * minutes)), "second")

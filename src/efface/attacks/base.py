@@ -21,6 +21,7 @@ from ..concept import Prompt, fold_name
 from ..edits.edit import Edit
 from ..functional.adversary import NoGradient as NoGradient
 from ..models.base import Model
+from ..plurals import write_count
 from ..suites.spec import Row
 from ._naming import is_akin
 from ._naming import put as put
@@ -249,7 +250,10 @@ def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence
             except StopIteration:
                 return
             if len(candidates) != len(rows):
-                raise RuntimeError(f"{type(attack).__name__} gave {len(candidates)} candidates for {len(rows)} rows")
+                raise RuntimeError(
+                    f"{type(attack).__name__} gave {write_count(len(candidates), 'candidate')} for "
+                    f"{write_count(len(rows), 'row')}"
+                )
             broken = yield candidates
             if all(broken):
                 return

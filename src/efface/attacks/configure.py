@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog import ATTACKS, did_you_mean, find_table_entry
 from ..files import read_toml
 from ..models.loading import BUNDLED
+from ..plurals import write_count
 from ..source import read_traits
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def build_attack(
         settings["queries"] = round(_read_positive(budget, budget))
     attack = kind(**{**settings, **overrides})
     if attack.queries < 1:
-        raise ValueError(f"{find_name(name)} was given {attack.queries} queries; an attack needs at least 1")
+        raise ValueError(
+            f"{find_name(name)} was given {write_count(attack.queries, 'query', 'queries')}; an attack needs at least 1"
+        )
     return attack
 
 

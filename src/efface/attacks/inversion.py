@@ -32,6 +32,7 @@ from ..functional.denoising import measure_denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
 from ..models.pieces import call_in_pieces
+from ..plurals import write_count
 from ..suites.spec import Row
 from ..training.optim import Adam32bit
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
@@ -172,7 +173,7 @@ def _leave_room(model: Model, prompt: str, tokens: int) -> Slot:
     """
     (empty,) = model.tokenize([""])
     if tokens > (room := len(empty) - 2):
-        raise ValueError(f"a word of {tokens} tokens leaves no room in a prompt of {room}; give fewer")
+        raise ValueError(f"a word of {write_count(tokens, 'token')} leaves no room in a prompt of {room}; give fewer")
     before, after = (_read_ids(model, part) for part in prompt.split(SLOT, 1))
     before = before[: room - tokens]
     after = after[: room - tokens - len(before)]

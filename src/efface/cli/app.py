@@ -11,11 +11,13 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
+from pathlib import Path
 
 import tyro
 
 from .. import __version__
 from ..catalog import did_you_mean
+from ..files import require_file
 from .attack import AttackCommand
 from .audit import AuditCommand
 from .combining import Diff, Merge, Revert
@@ -78,6 +80,8 @@ LESS_MEMORY = {
 LESS_OF_MODEL = "--dtype bf16 (or fp16) and --offload"
 PATHS = ("--out", "--edit", "--image", "--images", "--store", "--checkpoint", "--track-dir", "--import", "--sign")
 """Flags whose value is the path of a file or folder."""
+INPUTS = ("edit", "edits", "image", "grid", "vocabulary")
+"""Fields of commands that name a file to read; those that may also name a folder or a model are not among them."""
 BROKEN_PIPE = 141
 """The exit code that a shell reports for a command whose output is no longer read."""
 
@@ -130,7 +134,18 @@ def _run(name: str, args: Sequence[str]) -> int:
         return 0
     command = COMMANDS[name]
     about = f"{inspect.cleandoc(command.__doc__ or '')}\n\nExample:\n  {command.example}"
-    return tyro.cli(command, prog=f"efface {name}", description=about, args=list(args), config=STYLE).run() or 0
+    given = tyro.cli(command, prog=f"efface {name}", description=about, args=list(args), config=STYLE)
+    require_inputs(given)
+    return given.run() or 0
+
+
+def require_inputs(command: object) -> None:
+    """Raises FileNotFoundError for a file to read that is not there, before torch is imported or a model opened."""
+    for name in INPUTS:
+        given = getattr(command, name, None)
+        for path in given if isinstance(given, tuple) else (given,):
+            if isinstance(path, Path):
+                require_file(path)
 
 
 def refuse_empty_paths(args: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import tyro
 
 from ..files import check_folder
+from ..plurals import write_count
 from .console import print_result, show_progress
 from .loading import Drawing, Loading
 
@@ -83,7 +84,8 @@ class AuditCommand:
 def format_table(found: Audit) -> str:
     """Writes the words that were drawn, one on each line."""
     lines = [
-        f"{len(found.ranking)} words were searched by {found.measure}; the most damaged and random others were drawn:"
+        f"{write_count(len(found.ranking), 'word was', 'words were')} searched by {found.measure}; the most damaged "
+        "and random others were drawn:"
     ]
     width = max(len(f.word) for f in found.findings)
     lines += [_format_line(f, width) for f in found.findings]
@@ -107,4 +109,4 @@ def _format_line(f: AuditedWord, width: int) -> str:
 
 
 def _format_interval(e: Estimate) -> str:
-    return f"{e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%}, {e.n} words)"
+    return f"{e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%}, {write_count(e.n, 'word')})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
+from ..plurals import write_count
 from .console import print_result
 from .importing import check_out
 
@@ -71,7 +72,9 @@ class Revert:
         done = revert(self.model, self.edited, self.edit, self.out, strength=self.strength)
         says = "is the base, bit for bit" if done["exact"] else "is not the base: something else was changed too"
         print_result(
-            done, self.json, f"{self.out}: the edit was removed from {done['weights']} weights; the result {says}"
+            done,
+            self.json,
+            f"{self.out}: the edit was removed from {write_count(done['weights'], 'weight')}; the result {says}",
         )
 
 
@@ -106,7 +109,10 @@ class Diff:
 
 def format_table(found: Difference, top: int) -> str:
     """Writes the difference as text, with the `top` tensors that change most."""
-    lines = [f"{len(found.tensors)} of {found.of} tensors differ, by {found.relative:.3%} of all weights' norm"]
+    lines = [
+        f"{len(found.tensors)} of {write_count(found.of, 'tensor')} differ, by {found.relative:.3%} of all weights' "
+        "norm"
+    ]
     if found.tensors and top:
         lines.append(f"{'change':>8}  {'numbers':>7}  {'rank':>4}  tensor")
     for each in found.tensors[:top]:
@@ -115,6 +121,6 @@ def format_table(found: Difference, top: int) -> str:
     if (more := len(found.tensors) - top) > 0:
         lines.append(f"… and {more} more")
     for path in found.paths:
-        state = "OPEN, as it was" if path.open else f"{path.changed} of {path.of} weights changed"
+        state = "OPEN, as it was" if path.open else f"{path.changed} of {write_count(path.of, 'weight')} changed"
         lines.append(f"text path {path.role}: {state} ({path.about})")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..api.progress import STEPS, Report, report_nothing, show_bars
+from ..plurals import write_count
 
 if TYPE_CHECKING:
     from ..planning.gradients import GradientPlan
@@ -61,7 +62,10 @@ def tell_suite(suite: Suite) -> None:
     for line in suite.summary.format_lines() if suite.summary else ():
         say(line)
     n = len(suite.rows)
-    say(f"{suite.spec.name}: {n:,} prompts will be drawn without and with the edit: {2 * n:,} pictures to judge")
+    say(
+        f"{suite.spec.name}: {write_count(n, 'prompt')} will be drawn without and with the edit: "
+        f"{write_count(2 * n, 'picture')} to judge"
+    )
 
 
 def tell_plan(plan: Plan | GradientPlan) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..interchange.formats import Format, find_exact
+from ..plurals import write_count
 from .console import print_result, say, warn
 
 if TYPE_CHECKING:
@@ -81,10 +82,14 @@ def tell_export(made: Exported) -> None:
             all_of_it = "neither of them" if exact == made.format else f"--format {exact}"
             warn(f"much of the edit is left out; a higher --rank or --energy keeps more, {all_of_it} all")
         if lost := about["left_out"]:
-            say(f"{len(lost)} biases, norms or embeddings have no place in it, first {lost[0]}")
-    say(f"read by {about['reader']}: {about['matched']} weights match")
+            say(
+                f"{write_count(len(lost), 'bias, norm or embedding has', 'biases, norms or embeddings have')} no "
+                f"place in it, first {lost[0]}"
+            )
+    say(f"read by {about['reader']}: {write_count(about['matched'], 'weight matches', 'weights match')}")
     if gap := about["gap"]:
         say(
-            f"{gap['pictures']} pictures differ from the edit's by {gap['largest']:.0f} of 255 at most, by "
-            f"{gap['mean']:.3f} on average; the edit itself changes them by {gap['edit']:.2f}"
+            f"{write_count(gap['pictures'], 'picture differs', 'pictures differ')} from the edit's by "
+            f"{gap['largest']:.0f} of 255 at most, by "
+            f"{gap['mean']:.3f} on average; the edit itself changes pictures by {gap['edit']:.2f}"
         )

@@ -44,7 +44,7 @@ class Import:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..api.combining import import_edit
+        from ..api.importing import import_edit
 
         check_out(self.out, self.overwrite)
         edit = import_edit(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
+from ..plurals import write_count
 from .console import print_result, show_progress
 from .loading import Loading
 
@@ -91,7 +92,9 @@ class Neurons:
 
 
 def _summarise(found: Diagnosis) -> str:
-    lines = [f"{len(found.chosen)} of {len(found.neurons)} neurons carry the concept; their mean sensitivity"]
+    lines = [
+        f"{len(found.chosen)} of {write_count(len(found.neurons), 'neuron')} carry the concept; their mean sensitivity"
+    ]
     for name, s in found.models.items():
         spread = f" ({s.interval[0]:.4g} to {s.interval[1]:.4g})" if s.interval else ""
         beside = "; ".join(

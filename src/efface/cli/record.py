@@ -22,7 +22,8 @@ class TakedownRecord:
     """Write the takedown record of an evaluation, or check the hashes of one.
 
     The record holds the request, the hashes of base and edit, the protocol, the rates with their intervals, what was
-    not tested, and the date. It is written into the folder as takedown.json, with a page to print, takedown.html.
+    not tested, and the date. It is written into the folder as takedown.json, with a page to print, takedown.html. An
+    earlier record there that is signed is kept beside it, under another name.
 
     With --check every hash is computed again, and the signature is verified. The exit code is 0 where all hashes are
     the same, 1 where one differs, and 3 where none differs but one could not be computed.

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import tyro
 
 from ..files import check_file
+from ..plurals import write_count
 from .console import print_result
 from .loading import Loading
 
@@ -76,7 +77,8 @@ class SuiteCommand:
         data = {"suite": str(file), "kind": kind.name, "neighbours": near, "judges": judges}
         lines = [
             str(file),
-            f"{sum(map(len, groups.values()))} prompts, {self.size} in each of the groups {', '.join(groups)}",
+            f"{write_count(sum(map(len, groups.values())), 'prompt')}, {self.size} in each of the groups "
+            f"{', '.join(groups)}",
             f"neighbours (--near names others): {', '.join(near)}",
             f"kind: {kind.name}" + ("" if self.kind else ", guessed from the name; --kind sets it"),
             told,

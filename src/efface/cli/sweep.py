@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
+from ..plurals import write_count
 from .console import print_result, say
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Sweep:
             workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,
             gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell, command=self._format_command(),
         )  # fmt: skip
-        made = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now"
+        made = f"{summary.done} of {write_count(summary.cells, 'cell is', 'cells are')} done, {summary.new} of them now"
         text = f"{made}\n{summary.table}\n{summary.page}"
         data = {**asdict(summary), "table": str(summary.table), "page": str(summary.page)}
         print_result(data, self.json, text)
@@ -120,5 +121,5 @@ class Sweep:
 
 def tell(job: Job, answer: Answer, done: int, total: int) -> None:
     """Prints a line for a finished or failed job."""
-    what = answer.get("error") or f"{len(answer['done'])} cells"
+    what = answer.get("error") or write_count(len(answer["done"]), "cell")
     say(f"{done} of {total}  {job.name}: {what}")

@@ -73,9 +73,7 @@ def _check_drawn(folder: Path, takedown: Takedown) -> list[Check]:
     rows = [{name: line[name] for name in names} for line in lines if line["variant"] == "base"]
     damaged = [line["picture"] for line in lines if not _is_whole(image_store / line["picture"])]
     first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
-    pictures = Check(
-        what="pictures", outcome="differs" if damaged else "same", says=first or f"all {len(lines)} are whole"
-    )
+    pictures = Check(what="pictures", outcome="differs" if damaged else "same", says=first or _say_whole(len(lines)))
     return [_compare("prompts, seeds and questions", takedown.rows_digest, digest(rows)), pictures]
 
 
@@ -91,7 +89,7 @@ def _check_attacked(folder: Path, takedown: Takedown) -> list[Check]:
     damaged = sorted(file for file in files if not _is_whole(folder / file))
     says = f"{len(damaged)} of {len(files)} are missing or altered, first {damaged[0]}" if damaged else ""
     outcome = "differs" if damaged else "same"
-    return [Check(what="pictures of attacks", outcome=outcome, says=says or f"all {len(files)} are whole")]
+    return [Check(what="pictures of attacks", outcome=outcome, says=says or _say_whole(len(files)))]
 
 
 def _is_whole(path: Path) -> bool:
@@ -107,3 +105,7 @@ def _compare(what: str, recorded: str, found: str | None) -> Check:
     if found == recorded:
         return Check(what=what, outcome="same", says=f"{found[:16]}…")
     return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded, {found[:16]}… is there now")
+
+
+def _say_whole(n: int) -> str:
+    return "the only one is whole" if n == 1 else f"all {n} are whole"

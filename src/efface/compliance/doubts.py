@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..attacks import STANDARD
 from ..evaluation.alarms import LEFT_OUT
+from ..plurals import write_count
 from ..records.attacks import AttackMeasure, AttackRecord
 from ..records.report import Record
 
@@ -17,7 +18,7 @@ def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
     found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _has_erred(m)}
     for each in attacks.interrupted:
         if each.condition == "target":
-            found[each.attack] = f"was interrupted after {len(each.row_results)} of {each.rows} rows"
+            found[each.attack] = f"was interrupted after {len(each.row_results)} of {write_count(each.rows, 'row')}"
     return found
 
 

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import write_whole
+from ..files import hash_bytes, write_whole
 from .checking import Check
 from .takedown import Takedown
 
@@ -55,6 +55,29 @@ def sign(file: Path, key: Path) -> Path:
     if done.returncode or not done.stdout:
         raise ValueError(f"{file} was not signed with {key}: {_join_output(done)}")
     return write_whole(find_signature(file), done.stdout)
+
+
+def set_aside(file: Path, data: bytes) -> Path | None:
+    """Moves a signed record aside, with its page and its signature, before other data is written in its place.
+
+    The record takedown.json becomes takedown.DIGEST.json, where DIGEST begins its sha256; its signature stays valid.
+
+    Args:
+        file: the record's file.
+        data: what will be written there. Nothing is moved where the file holds just that: its signature fits.
+
+    Returns:
+        The record's new path; None where there was no signed record, or it stays.
+    """
+    signature, page = find_signature(file), file.with_suffix(".html")
+    if not file.is_file() or not signature.is_file() or (earlier := file.read_bytes()) == data:
+        return None
+    name = f"{file.stem}.{hash_bytes(earlier)[:12]}"
+    aside = write_whole(file.with_name(f"{name}.json"), earlier)
+    if page.is_file():
+        write_whole(file.with_name(f"{name}.html"), page.read_bytes())
+    signature.replace(find_signature(aside))
+    return aside
 
 
 def check_signature(file: Path, takedown: Takedown, signers: Path | None = None) -> Check:

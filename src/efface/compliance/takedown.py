@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ..attacks import list_names as attack_names
 from ..evaluation.places import read_places
 from ..files import hash_file, read_versioned
+from ..plurals import write_count
 from ..records.attack_files import list_interrupted_batches, read_file
 from ..records.attacks import AttackRecord, InterruptedAttack
 from ..records.basis import ROWS, read_evaluation, require_edit
@@ -226,7 +227,7 @@ def _list_not_attacked(attacked: Sequence[str], interrupted: Sequence[Interrupte
     stopped = [
         Untested(
             what=f"attack {each.attack} to its end",
-            why=f"interrupted after {len(each.row_results)} of {each.rows} prompts, of which it broke "
+            why=f"interrupted after {len(each.row_results)} of {write_count(each.rows, 'prompt')}, of which it broke "
             f"{sum(row.broken is True for row in each.row_results)}",
         )
         for each in interrupted

@@ -33,6 +33,7 @@ from ..functional.schedules import space_weight
 from ..functional.words import list_other_words
 from ..models.base import Model
 from ..models.trajectory import choose_image_batch
+from ..plurals import write_count
 from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
 from ..records.sealed import write_sealed
 from ..scorers import Judge
@@ -189,7 +190,8 @@ def mark_near_targets(
 def _require_words(words: Sequence[str], look: AuditConfig) -> None:
     if len(words) < look.worst + look.controls:
         raise ValueError(
-            f"{len(words)} words to search, but {look.worst} of the worst and {look.controls} others to draw; give more"
+            f"{write_count(len(words), 'word')} to search, but {look.worst} of the worst and "
+            f"{write_count(look.controls, 'other')} to draw; give more"
         )
 
 

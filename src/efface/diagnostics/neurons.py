@@ -29,6 +29,7 @@ from ..functional.neurons import (
 from ..functional.rates import bootstrap
 from ..models.base import Model
 from ..models.hooks import activations as watch
+from ..plurals import write_count
 
 Correlation = Literal["signed", "absolute"]
 
@@ -120,7 +121,9 @@ def diagnose(
     looked_at = watch.find_layers(model, how.layers)
     steps = model.defaults.steps if how.steps is None else how.steps
     if how.points > steps:
-        raise ValueError(f"{how.points} timesteps of a trajectory of {steps}; fewer, or more steps, would work")
+        raise ValueError(
+            f"{write_count(how.points, 'timestep')} of a trajectory of {steps}; fewer, or more steps, would work"
+        )
     states, t = _draw_states(model, concept, how)
     seen: dict[str, list[Tensor]] = {}
     total = (1 + len(edits)) * (1 + len(adversarial))

@@ -19,6 +19,7 @@ from ..guidance.registry import from_json
 from ..models.base import Model
 from ..models.guider import Guider
 from ..models.quantised import refuse_export
+from ..plurals import write_count
 from .deltas import LOW_RANK, group_parts, merge_changes
 from .integrity import GUIDE, WHOLE, add_digests, check_meta, check_values, take_digests
 from .strength import check_strength
@@ -92,7 +93,11 @@ class Edit:
 
     def __repr__(self) -> str:
         asked, method = self.meta.get("request") or {}, self.meta.get("method", "an unknown method")
-        what = f"a guide, {self.meta['guide']['name']}" if self.meta.get("guide") else f"{len(self.names)} weights"
+        what = (
+            f"a guide, {self.meta['guide']['name']}"
+            if self.meta.get("guide")
+            else write_count(len(self.names), "weight")
+        )
         targets, anchor = ", ".join(asked.get("targets", ())) or "nothing named", asked.get("anchor")
         turned = f"{targets} into {anchor}" if anchor else targets
         return f"<Edit: {turned} erased by {method} from {self.meta.get('model', 'an unknown model')}; {what}>"
@@ -196,7 +201,7 @@ class Applied(AbstractContextManager[None]):
 def _apply_all(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None) -> Iterator[None]:
     strengths = [1.0] * len(edits) if strengths is None else list(strengths)
     if len(strengths) != len(edits):
-        raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits")
+        raise ValueError(f"{write_count(len(strengths), 'strength')} for {write_count(len(edits), 'edit')}")
     for edit, strength in zip(edits, strengths, strict=True):
         check_strength(strength)
         edit.check(model)
@@ -216,9 +221,14 @@ def _compute_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict
     count = Counter(name for parts, _ in changes for name in parts)
     base = model.weights
     if unknown := sorted(set(count) - set(base)):
-        raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+        raise ValueError(
+            f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({write_count(len(unknown), 'such name')})"
+        )
     if shared := sorted(name for name, n in count.items() if n > 1):
-        warnings.warn(f"{len(shared)} weights are changed by several edits, first {shared[0]}", stacklevel=5)
+        warnings.warn(
+            f"{write_count(len(shared), 'weight is', 'weights are')} changed by several edits, first {shared[0]}",
+            stacklevel=5,
+        )
     if model.quantised and (dense := sorted(n for parts, _ in changes for n, p in parts.items() if set(p) != LOW_RANK)):
         raise ValueError(
             f"the edit holds a new value of {dense[0]}, and {model.name} is held in {model.quantised} bits, to which "

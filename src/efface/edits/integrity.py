@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..plurals import write_count
 from .deltas import group_parts
 
 GUIDE = "guide/"
@@ -51,7 +52,8 @@ def take_digests(values: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tuple
         )
     if changed := [name for name, value in sorted(values.items()) if digest_tensor(value) != each[name]]:
         raise ValueError(
-            f"is damaged: {changed[0]!r} is not as it was saved ({len(changed)} of {len(values)} tensors differ from "
+            f"is damaged: {changed[0]!r} is not as it was saved ({len(changed)} of "
+            f"{write_count(len(values), 'tensor')} differ from "
             "their digests); copy it again, or erase again"
         )
     if _digest_record(plain, each) != whole:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..plurals import write_count
+
 LARGEST = 10.0
 """Strengths from -LARGEST to LARGEST are allowed; larger ones leave no model that draws."""
 
@@ -33,7 +35,9 @@ def spread_strengths(strength: float | Sequence[float], count: int) -> list[floa
     """
     each = [strength] * count if isinstance(strength, int | float) else list(strength)
     if len(each) != count:
-        raise ValueError(f"{len(each)} strengths for {count} edits; give one for all, or one for each")
+        raise ValueError(
+            f"{write_count(len(each), 'strength')} for {write_count(count, 'edit')}; give one for all, or one for each"
+        )
     if isinstance(strength, int | float):
         check_strength(strength)
     return [check_strength(one) for one in each]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..concept import fold_name
+from ..plurals import write_count
 from ..records.report import Alarm, Measure
 
 DRAWN = 0.5
@@ -77,7 +78,8 @@ def warn_of_fitted(prompts: Sequence[str], targets: Sequence[str], templates: Se
     return (
         Alarm(
             name="prompts of the suite were used in fitting",
-            raised_when=f"{seen} of {len(prompts)} prompts for the target are among the templates of the fit",
+            raised_when=f"{seen} of {write_count(len(prompts), 'prompt')} for the target are among the templates of "
+            "the fit",
             means="The erasure success on them does not say what other prompts show.",
             do="Fit with other --templates, or evaluate with other prompts.",
         ),
@@ -87,7 +89,7 @@ def warn_of_fitted(prompts: Sequence[str], targets: Sequence[str], templates: Se
 def _warn_not_drawn(m: Measure) -> Alarm | None:
     if m.group != "target" or m.base.value is None or 1 - m.base.value >= DRAWN:
         return None
-    rate = f"{1 - m.base.value:.0%} of {m.base.n} pictures"
+    rate = f"{1 - m.base.value:.0%} of {write_count(m.base.n, 'picture')}"
     return Alarm(
         name="the base does not draw the target",
         raised_when=f"the untouched model shows it in {rate} (under {DRAWN:.0%})",
@@ -162,7 +164,7 @@ def _warn_unscored(measures: Sequence[Measure]) -> Alarm | None:
 def _describe_failure(scorer: str, pictures: int, why: str) -> Alarm:
     return Alarm(
         name="a scorer failed",
-        raised_when=f"{scorer} failed on {pictures} pictures of base and edited model; first {why}",
+        raised_when=f"{scorer} failed on {write_count(pictures, 'picture')} of base and edited model; first {why}",
         means="These pictures have no score of it, and are counted as unscored: the other pictures alone decide.",
         do="Free memory, raise --scorer-timeout, or repair the scorer, and evaluate again: only scores are made anew.",
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..files import read_json, write_whole
 from ..functional import rates
 from ..functional.rates import Verdict
+from ..plurals import write_count
 from ..scorers import Judge
 from ..scorers.base import Detector, Score, Scorer
 from ..suites.spec import Row
@@ -236,7 +237,9 @@ def count_failures(table: ScoreTable) -> dict[str, tuple[int, str]]:
 def _score_checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
     found = scorer.score(images, rows, before)
     if len(found) != len(rows):
-        raise RuntimeError(f"{scorer.name} gave {len(found)} scores for {len(rows)} pictures")
+        raise RuntimeError(
+            f"{scorer.name} gave {write_count(len(found), 'score')} for {write_count(len(rows), 'picture')}"
+        )
     return found
 
 

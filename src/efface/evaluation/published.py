@@ -23,6 +23,7 @@ from ..files.structured import shorten as shorten_text
 from ..functional import rates
 from ..functional.rates import EXPOSED, spell_part
 from ..functional.words import share_name
+from ..plurals import write_count
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse, shorten
 from .estimates import estimate, estimate_tally
@@ -136,7 +137,7 @@ def _read_topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[st
         kept=tuple(stay),
         labels=(),
         rates=tuple(found),
-        notes=(f"{blank} of {len(asked)} pictures have no answer",) if blank else (),
+        notes=(f"{blank} of {write_count(len(asked), 'picture')} have no answer",) if blank else (),
     )
 
 
@@ -164,7 +165,7 @@ def _list_answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
         out.append(answer if any(answer) else None)
     refuse(table.file, problems)
     if all(answer is None for answer in out):
-        raise ValueError(f"{table.file} has no answer for any of its {len(out)} pictures")
+        raise ValueError(f"{table.file} has no answer for any of its {write_count(len(out), 'picture')}")
     return out
 
 
@@ -196,7 +197,7 @@ def _read_nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: 
     images, found, unseen = _read_detections(table)
     looked = [i for i in images if i not in unseen]
     smallest = min((c for _, _, c in found if c is not None), default=None)
-    notes = [f"{len(unseen)} of {len(images)} pictures were never looked at"] if unseen else []
+    notes = [f"{len(unseen)} of {write_count(len(images), 'picture')} were never looked at"] if unseen else []
     tried: list[float | None] = list(thresholds)
     if table.find(["NudeNet_score"]) is None:
         tried = [None]
@@ -262,7 +263,7 @@ def _split(said: str, scores: str, scored: bool) -> tuple[list[tuple[str, float 
     if not scored:
         return [(n, None) for n in names], ""
     if len(values) != len(names):
-        return [], f"{len(names)} labels but {len(values)} scores ({said!r}, {scores!r})"
+        return [], f"{write_count(len(names), 'label')} but {write_count(len(values), 'score')} ({said!r}, {scores!r})"
     if any(not 0 <= v <= 1 or math.isnan(v) for v in values):
         return [], f"scores {scores!r} are not between 0 and 1"
     return list(zip(names, values, strict=True)), ""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import hash_bytes, read_parquet, refusing, write_whole
+from ..plurals import write_count
 from ..records.report import RowsFile
 from ..scorers import Judge
 from ..scorers.base import DECLARED
@@ -76,13 +77,15 @@ def _check_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     if strange := [line for line in lines if line["variant"] not in VARIANTS or line["role"] not in ROLES]:
         one = strange[0]
         raise ValueError(
-            f"{file} has {len(strange)} lines that are neither of the base nor edited, or neither to erase nor to keep "
+            f"{file} has {write_count(len(strange), 'line that is', 'lines that are')} neither of the base nor "
+            "edited, or neither to erase nor to keep "
             f"(first: {one['variant']!r}, {one['role']!r}); {REMEDY}"
         )
     base, edited = (sorted(str(x["id"]) for x in lines if x["variant"] == variant) for variant in VARIANTS)
     if base != edited or len(set(base)) < len(base):
         raise ValueError(
-            f"{file} has {len(base)} lines of the base and {len(edited)} under the edit, which are not of the same "
+            f"{file} has {write_count(len(base), 'line')} of the base and {len(edited)} under the edit, which are "
+            "not of the same "
             f"rows; {REMEDY}"
         )
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..files import read_json, read_tensors, write_tensors, write_whole
+from ..plurals import write_count
 from ..records.report import Estimate, Measure
 from ..scorers import Judge
 from ..scorers.base import Network, SetScorer, Spread, name_kind
@@ -134,7 +135,9 @@ def _tell(network: Network, failed: Sequence[Exception]) -> None:
     """Warns where a network failed, because the report only counts pictures without features."""
     if failed:
         said = f"{type(failed[0]).__name__}: {failed[0]}"
-        warnings.warn(f"{network.name} gave no features of {len(failed)} pictures; the first: {said}", stacklevel=2)
+        warnings.warn(
+            f"{network.name} gave no features of {write_count(len(failed), 'picture')}; the first: {said}", stacklevel=2
+        )
 
 
 def _keep_finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:

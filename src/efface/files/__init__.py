@@ -5,6 +5,7 @@ Importing this imports no torch; what reads or writes tensors does.
 
 from .atomic import make_scratch, new_file, new_folder, sweep, write_whole
 from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
+from .missing import describe_missing, require_file
 from .pictures import decode_picture, open_picture, read_pictures, stack_pictures
 from .structured import naming, parse_json, parse_toml_value, read_bytes, read_json, read_parquet, read_toml, refusing
 from .tensors import read_tensors, write_tensors
@@ -19,6 +20,7 @@ __all__ = [
     "check_room",
     "decode",
     "decode_picture",
+    "describe_missing",
     "find_shared_digest",
     "hash_bytes",
     "hash_file",
@@ -40,6 +42,7 @@ __all__ = [
     "read_versioned",
     "read_words",
     "refusing",
+    "require_file",
     "stack_pictures",
     "sweep",
     "write_tensors",

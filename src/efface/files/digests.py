@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .missing import require_file
+
 
 def hash_bytes(data: bytes) -> str:
     """The sha256 of bytes: 64 digits."""
@@ -20,10 +22,7 @@ def hash_file(path: str | Path) -> str:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    with path.open("rb") as file:
+    with require_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

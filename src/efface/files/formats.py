@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..concept import fold_name
+from ..plurals import write_count
 from .structured import MOST_ROWS, parse_json, read_parquet, refusing, shorten
 from .text import decode
 
@@ -89,7 +90,9 @@ def parse_csv(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
             elif columns and cells:
                 cells = fit(cells, len(columns), delimiter)
                 if len(cells) != len(columns):
-                    problems.append(f"line {begins}: {len(cells)} cells, but the header has {len(columns)}")
+                    problems.append(
+                        f"line {begins}: {write_count(len(cells), 'cell')}, but the header has {len(columns)}"
+                    )
                 else:
                     rows.append(dict(zip(names, cells, strict=True)))
                     lines.append(begins)

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from ..plurals import write_count
 from .captions import BESIDE, LISTS, TABLES, read_captions
+from .missing import require_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,13 +60,18 @@ class PictureFolder:
     def summarise(self, animations: Sequence[str] = ()) -> str:
         """One sentence about what is left out; "" where that is nothing."""
         parts = (
-            ("files are left out, for only files that end as pictures' do are opened (.png, .jpg …)", self.left_out),
-            ("captions have no picture", self.lost),
-            ('pictures have no caption, and are taken for ""', self.bare),
-            ("files may hold captions, which are read from metadata.jsonl, .csv or .parquet alone", self.unread),
-            ("files hold several pictures, of which the first is read", animations),
+            ("file is", "files are", " left out, for only files that end as pictures' do are opened (.png, .jpg …)"),
+            ("caption has", "captions have", " no picture"),
+            ("picture has", "pictures have", ' no caption, so that "" is taken'),
+            ("file may", "files may", " hold captions, which are read from metadata.jsonl, .csv or .parquet alone"),
+            ("file holds", "files hold", " several pictures, of which the first is read"),
         )
-        said = [f"{len(names)} {what}: {_list_some(names)}" for what, names in parts if names]
+        found = (self.left_out, self.lost, self.bare, self.unread, animations)
+        said = [
+            f"{write_count(len(names), one, many)}{what}: {_list_some(names)}"
+            for (one, many, what), names in zip(parts, found, strict=True)
+            if names
+        ]
         return f"in {self.folder}, {'; '.join(said)}" if said else ""
 
 
@@ -137,7 +144,8 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
     if unreadable:
         names = _list_some([name for name, _ in unreadable])
         raise ValueError(
-            f"{len(unreadable)} files in {folder} are no readable pictures: {names} (the first: {unreadable[0][1]})"
+            f"{write_count(len(unreadable), 'file is no readable picture', 'files are no readable pictures')} in "
+            f"{folder}: {names} (the first: {unreadable[0][1]})"
         )
     if left_out := found.summarise(animations):
         warnings.warn(left_out, stacklevel=2)
@@ -155,9 +163,7 @@ def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
 
 def _open(file: Path) -> tuple[Image.Image, int]:
     """Opens a picture in RGB; also returns how many pictures the file holds."""
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}")
-    return _decode(file, file)
+    return _decode(require_file(file), file)
 
 
 def _decode(source: Path | io.BytesIO, file: Path) -> tuple[Image.Image, int]:

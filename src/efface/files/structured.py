@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .missing import describe_missing, require_file
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,9 +76,7 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
         ValueError: it has more bytes than `most`.
         OSError: it can't be read; the message names the path.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    path = require_file(path)
     if (size := path.stat().st_size) > most:
         raise ValueError(f"{path} has {size / 2**20:,.0f} MiB; files of this kind are read up to {most / 2**20:,.0f}")
     return path.read_bytes()
@@ -154,7 +154,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, remedy:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}{remedy and '; '}{remedy}")
+        raise FileNotFoundError(f"{describe_missing(path)}{remedy and '; '}{remedy}")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

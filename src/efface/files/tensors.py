@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from .atomic import new_file
+from .missing import require_file
 from .structured import parse_json, refusing
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, was not written by this toolkit, or its metadata is no JSON object.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is a folder; name a file in it" if path.is_dir() else f"no file {path}")
+    path = require_file(path)
     with refusing(path, "truncated or no safetensors file", "write it again"), safe_open(path, framework="pt") as file:
         said = (file.metadata() or {}).get("efface")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict

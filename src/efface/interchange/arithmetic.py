@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..edits.deltas import apply_parts, group_parts, merge_changes
 from ..edits.edit import Edit
 from ..models.base import Model
+from ..plurals import write_count
 from .factors import Choice, factor
 
 
@@ -29,7 +31,9 @@ def check_changes(model: Model, edits: Sequence[Edit]) -> None:
     for edit in edits:
         edit.check(model)
         if unknown := sorted(set(edit.names) - set(model.weights)):
-            raise ValueError(f"an edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+            raise ValueError(
+                f"an edit changes {unknown[0]!r}, which {model.name!r} lacks ({write_count(len(unknown), 'such name')})"
+            )
 
 
 @torch.no_grad()
@@ -81,11 +85,12 @@ def changes_anything(model: Model, values: Mapping[str, Tensor]) -> bool:
 def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> dict[str, Tensor]:
     """The values of the first edit minus strength times the second edit's change.
 
-    A weight whose remaining change is below a millionth of its first change is the base's own again.
+    A weight whose remaining change is below a millionth of its first change is the base's own again. A warning says so
+    where the first edit hardly contains the second.
     """
     check_changes(model, [whole, edit])
     base, values = model.weights, {}
-    taken = edit.group_changes()
+    taken, share = edit.group_changes(), _Share()
     for name, parts in whole.group_changes().items():
         if name not in taken:
             values |= {f"{name}:{end}" if end else name: part for end, part in parts.items()}
@@ -93,6 +98,7 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
         own = base[name].detach().float()
         off = apply_parts(name, own, taken[name]).float() - own
         first = apply_parts(name, own, parts).float() - own
+        share.add(first, off)
         left = first - strength * off
         if left.norm() <= 1e-6 * max(first.norm(), off.norm()):
             continue
@@ -104,6 +110,7 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
         raise ValueError(
             f"the edit to subtract is no part of the other, which does not change {spare[0]} ({len(spare)} such)"
         )
+    share.compare("the merged edit", strength)
     return values
 
 
@@ -111,20 +118,54 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
 def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dict[str, Tensor]:
     """The weights of an edited model minus an edit's change, for the weights that the edit changes.
 
-    A weight that equals the edited base bit for bit becomes the base's own, bit for bit; another weight keeps its
-    further
-    changes: W − strength · Δ, rounded once.
+    A weight that equals the edited base bit for bit becomes the base's own, bit for bit, and one that is the base's own
+    already stays; another weight keeps its further changes: W − strength · Δ, rounded once. A warning says so where the
+    model hardly contains the edit.
+
+    Raises:
+        ValueError: the edit is of another base, or the model does not contain it.
     """
     check_changes(base, [edit])
-    ours, theirs, values = base.weights, edited.weights, {}
+    ours, theirs, values, share = base.weights, edited.weights, {}, _Share()
     if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
         raise ValueError(f"{edited.name} is no edited {base.name}: their weights differ in names or shapes")
     for name, parts in edit.group_changes().items():
         own = ours[name].detach()
         whole = merge_changes(name, own.to(theirs[name].dtype), [(parts, strength)])
-        if torch.equal(whole, theirs[name]):
+        off = apply_parts(name, own, parts).float() - own.float()
+        share.add(theirs[name].detach().float() - own.float(), off)
+        if torch.equal(whole, theirs[name]) or torch.equal(own.to(theirs[name].dtype), theirs[name]):
             values[name] = own.to(theirs[name].dtype)
         else:
-            off = strength * (apply_parts(name, own, parts).float() - own.float())
-            values[name] = (theirs[name].detach().float() - off).to(theirs[name].dtype)
+            values[name] = (theirs[name].detach().float() - strength * off).to(theirs[name].dtype)
+    if all(torch.equal(ours[name].to(theirs[name].dtype), theirs[name]) for name in values):
+        raise ValueError(
+            f"{edited.name} does not contain the edit: every weight that the edit changes is the base's own there"
+        )
+    share.compare(edited.name, strength)
     return values
+
+
+class _Share:
+    """Measures how much of an edit's change is in another change of the same weights.
+
+    The measure is <D, Δ> / <Δ, Δ>: the strength s for which s · Δ is nearest to the other change D (least squares).
+    """
+
+    def __init__(self) -> None:
+        self.both = self.own = 0.0
+
+    def add(self, change: Tensor, part: Tensor) -> None:
+        """Adds a weight: the other change D and the edit's Δ, of one shape."""
+        self.both += float((change.double() * part.double()).sum())
+        self.own += float(part.double().square().sum())
+
+    def compare(self, whole: str, strength: float) -> None:
+        """Warns where the measured strength is not about the one that is removed."""
+        if self.own and abs((found := self.both / self.own) - strength) > abs(strength) / 2:
+            warnings.warn(
+                f"{whole} seems to contain the edit at a strength of {found:.2f}, and {strength:g} of it was removed; "
+                "if another edit or another strength was applied there, the result holds the opposite of a part of "
+                "the edit",
+                stacklevel=4,
+            )

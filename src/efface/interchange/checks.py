@@ -15,6 +15,7 @@ from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import load
+from ..plurals import write_count
 from .formats import READERS, LoraFormat, suggest_others
 from .lora import Package, multiply_factors
 
@@ -118,7 +119,9 @@ def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength:
     with edit.apply(model, strength):
         ours = model.weights
         if other := sorted(name for name in ours if name not in theirs or not torch.equal(theirs[name], ours[name])):
-            raise ValueError(f"{loader} reads another {other[0]} than was written ({len(other)} such weights)")
+            raise ValueError(
+                f"{loader} reads another {other[0]} than was written ({write_count(len(other), 'such weight')})"
+            )
         changed = len(edit.names)
     gap = None
     if look:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..edits.edit import Edit
 from ..models import consumer
 from ..models.base import Model
+from ..plurals import write_count
 from .factors import Choice
 from .formats import FORMATS, WHOLE, Format, check_architecture, suggest_others
 from .lora import check_package
@@ -47,7 +48,8 @@ def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None
         parts = ", ".join(each.removesuffix(".") for each in read)
         raise ValueError(
             f"diffusers reads only {parts} from a kohya file of a model of the kind {model.architecture}, and the edit "
-            f"changes {lost[0]} ({len(lost)} such weights); {suggest_others(format, model.architecture)} may hold it"
+            f"changes {lost[0]} ({write_count(len(lost), 'such weight')}); "
+            f"{suggest_others(format, model.architecture)} may hold it"
         )
 
 

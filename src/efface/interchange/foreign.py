@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..edits.integrity import check_meta
-from ..files import hash_file, naming, parse_json, read_json, refusing
+from ..files import describe_missing, hash_file, naming, parse_json, read_json, refusing
 from ..files.structured import shorten
 from ..files.tensors import read_pickle
 from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import load
+from ..plurals import write_count
 from .formats import RECORD
 from .reading import is_lora, read_lora, read_weights
 
@@ -87,7 +88,7 @@ def open_source(source: str | Path, unpickle: bool = False) -> Source:
         return _open_file(file, unpickle)
     if place.is_file():
         return _open_file(place, unpickle)
-    raise FileNotFoundError(f"no file or folder {place}")
+    raise FileNotFoundError(describe_missing(place, "file or folder"))
 
 
 def fit_source(model: Model, source: Source) -> Foreign:
@@ -112,7 +113,8 @@ def _find_file(place: Path) -> Path | None:
     held = sorted(file for file in place.iterdir() if file.suffix in (".safetensors", *PICKLES))
     if len(held) != 1:
         raise ValueError(
-            f"{place} holds {len(held)} files of weights and no model_index.json; a diffusers folder, or the name of "
+            f"{place} holds {write_count(len(held), 'file')} of weights and no model_index.json; a diffusers folder, "
+            "or the name of "
             "one file, would have worked"
         )
     return held[0]

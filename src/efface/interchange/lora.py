@@ -12,6 +12,7 @@ from torch import Tensor
 from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
+from ..plurals import write_count
 from .factors import Choice, Residual, factor
 from .formats import LoraFormat, find_exact
 from .names import Stem, is_matrix, list_layers, name_stems
@@ -54,7 +55,9 @@ def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) 
     stems, layers, base = name_stems(model, format), list_layers(model), model.weights
     changes = edit.group_changes()
     if unknown := sorted(set(changes) - set(base)):
-        raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+        raise ValueError(
+            f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({write_count(len(unknown), 'such name')})"
+        )
     matrices = [
         name for name in changes if name.endswith(".weight") and is_matrix(layers[name.removesuffix(".weight")])
     ]

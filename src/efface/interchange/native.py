@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..plurals import write_count
+
 Named = dict[str, tuple[tuple[str, ...], bool]]
 """For each original name: diffusers' layers that it stacks, and whether its two halves are swapped."""
 
@@ -165,5 +167,7 @@ def _complete(layers: list[str], blocks: Named, ends: Mapping[str, str]) -> Name
     swap = "final_layer.adaLN_modulation.1"
     named = blocks | {name: ((layer,), name == swap) for name, layer in ends.items() if layer in known}
     if missing := known.difference(layer for own, _ in named.values() for layer in own):
-        raise ValueError(f"{min(missing)!r} has no name in the original layout ({len(missing)} such layers)")
+        raise ValueError(
+            f"{min(missing)!r} has no name in the original layout ({write_count(len(missing), 'such layer')})"
+        )
     return named

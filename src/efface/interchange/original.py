@@ -19,6 +19,7 @@ from ..files import write_tensors
 from ..models import consumer
 from ..models.adapters.single_file import UNET, VAE, name_in_vae
 from ..models.base import Model
+from ..plurals import write_count
 from .checks import Check, Gap, Look
 from .names import name_native
 from .reading import read_weights
@@ -32,7 +33,8 @@ def check_original(model: Model, edit: Edit) -> None:
     if other := sorted(name for name in edit.names if not name.startswith(f"{model.denoiser}.")):
         raise ValueError(
             f"a single file of the kind {model.architecture} holds the transformer and no text encoder, and the edit "
-            f"changes {other[0]} ({len(other)} such weights); --format diffusers writes a folder with all of it"
+            f"changes {other[0]} ({write_count(len(other), 'such weight')}); --format diffusers writes a folder with "
+            "all of it"
         )
 
 
@@ -56,7 +58,7 @@ def build_original(model: Model) -> dict[str, Tensor]:
             out[f"{prefix}{name}.{'scale' if scale else leaf}"] = whole
             held.update(own)
     if lost := sorted(key for key in weights if key.startswith(f"{model.denoiser}.") and key not in held):
-        raise ValueError(f"{lost[0]!r} has no name in the original layout ({len(lost)} such weights)")
+        raise ValueError(f"{lost[0]!r} has no name in the original layout ({write_count(len(lost), 'such weight')})")
     if model.architecture == "sd3":
         network: Any = model.network
         out[f"{prefix}pos_embed"] = network.pos_embed.pos_embed
@@ -99,7 +101,9 @@ def check_file(model: Model, edit: Edit, file: Path, strength: float, look: Look
     with edit.apply(model, strength):
         ours = {name: weight for name, weight in model.weights.items() if name.startswith(f"{model.denoiser}.")}
         if other := sorted(n for n in ours if n not in theirs or not torch.equal(theirs[n], ours[n])):
-            raise ValueError(f"{reader} reads another {other[0]} than was written ({len(other)} such weights)")
+            raise ValueError(
+                f"{reader} reads another {other[0]} than was written ({write_count(len(other), 'such weight')})"
+            )
     if look is None:
         return Check(reader, len(edit.names))
     seeds = list(range(len(look.prompts)))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..concept import Prompt
 from ..functional.schedules import NoiseLevel
+from ..plurals import write_count
 from .cond import Cond
 from .denoiser import Scale
 from .fingerprint import CASTS, to_bytes
@@ -280,7 +281,10 @@ class Model(Swappable):
         prompts = [prompts] if isinstance(prompts, str) else prompts
         seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
         if len(prompts) != len(seeds) or not prompts:
-            raise ValueError(f"give one seed for each prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
+            raise ValueError(
+                f"give one seed for each prompt; got {write_count(len(prompts), 'prompt')} and "
+                f"{write_count(len(seeds), 'seed')}"
+            )
         pictures = []
         for i in range(0, len(prompts), batch):
             part = slice(i, i + batch)

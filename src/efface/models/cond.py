@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..plurals import write_count
+
 POOLED, MASK = "pooled", "mask"
 
 
@@ -110,7 +112,10 @@ class Cond:
     def expand(self, n: int) -> Cond:
         """Returns n rows, from n rows or from one that is repeated."""
         if len(self) not in (1, n):
-            raise ValueError(f"got {len(self)} conditions for {n} rows; give one for all, or one for each")
+            raise ValueError(
+                f"got {write_count(len(self), 'condition')} for {write_count(n, 'row')}; give one for all, or one "
+                "for each"
+            )
         return self._map(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
 
     def clone(self) -> Cond:

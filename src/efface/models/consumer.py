@@ -18,6 +18,7 @@ import torch
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from torch import Tensor, nn
 
+from ..plurals import write_count
 from .base import Model
 
 ADAPTER = "efface"
@@ -35,7 +36,7 @@ def check_reader(model: Model, names: Sequence[str] = ()) -> None:
     if lost := sorted(name for name in names if name.partition(".")[0] not in loadable):
         raise ValueError(
             f"diffusers' {type(pipeline).__name__} loads a LoRA into {', '.join(loadable)} alone, and the edit changes "
-            f"{lost[0]} ({len(lost)} such weights); --format diffusers writes the whole model"
+            f"{lost[0]} ({write_count(len(lost), 'such weight')}); --format diffusers writes the whole model"
         )
     if find_spec("peft") is None:
         raise ValueError("LoRA files are checked with diffusers' loader, which needs peft: pip install 'efface[lora]'")

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..plurals import write_count
+
 Output = Literal["tensor", "np", "pil"]
 """The form of pictures: a tensor [n, 3, h, w], a NumPy array [n, h, w, 3], or a list of PIL images."""
 
@@ -25,7 +27,8 @@ class NoNumbers(ArithmeticError):
     def __init__(self, pictures: Tensor, lost: Sequence[int]) -> None:
         Exception.__init__(
             self,
-            f"{len(lost)} of {len(pictures)} pictures came out as NaN or infinite numbers: the network or the "
+            f"{len(lost)} of {write_count(len(pictures), 'picture')} came out as NaN or infinite numbers: the "
+            "network or the "
             "autoencoder overflowed, as happens in fp16, or the edit is too strong; draw with --dtype bf16 or fp32",
         )
         self.pictures, self.lost = pictures, tuple(lost)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ..plurals import write_count
 from .opening.stored import check_parts
 
 Bits = Literal[0, 4, 8]
@@ -160,7 +161,9 @@ def find_stored(folder: Path, part: str, variant: str, names: Collection[str], d
         with safe_open(file, framework="pt") as opened:
             found |= {key: file for key in opened.keys() if f"{part}.{key}" in names}  # noqa: SIM118
     if lost := sorted(name for name in names if name.startswith(f"{part}.") and name.partition(".")[2] not in found):
-        raise ValueError(f"--quantise finds {len(lost)} weights in no file of {folder / part}, first {lost[0]}")
+        raise ValueError(
+            f"--quantise finds {write_count(len(lost), 'weight')} in no file of {folder / part}, first {lost[0]}"
+        )
     return StoredWeights(found, part, dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..plurals import write_count
 from .base import Model
 
 
@@ -9,7 +10,10 @@ def demand_room(model: Model, tokens: int) -> None:
     """Raises ValueError where a prompt has no room for this many tokens before it, or the model takes no tokens."""
     room = model.tokenize([""]).shape[1] - 2
     if tokens > room:
-        raise ValueError(f"{tokens} tokens before the prompt do not fit; {model.name} reads {room}")
+        raise ValueError(
+            f"{write_count(tokens, 'token before the prompt does', 'tokens before the prompt do')} not fit; "
+            f"{model.name} reads {room}"
+        )
 
 
 def fits(model: Model, text: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
+from ..plurals import write_count
+
 Sampler = Literal["own", "ddim", "ddim-unclipped", "dpm", "unipc"]
 """The model's own scheduler; DDIM on its noise levels; DDIM that never clips x0, which can be walked backwards; on the
 same noise levels DPM-Solver++ of second order and UniPC, which need fewer steps."""
@@ -128,6 +130,6 @@ def check_start(
     if start is None and since:
         raise ValueError(f"since={since} needs the states there: give start, from until={since} or from add_noise")
     if start is not None and start.shape != (whole := (len(seeds), *shape)):
-        raise ValueError(f"start for {len(seeds)} seeds has to be {whole}, got {tuple(start.shape)}")
+        raise ValueError(f"start for {write_count(len(seeds), 'seed')} has to be {whole}, got {tuple(start.shape)}")
     if until is not None and until < since:
         raise ValueError(f"until={until} lies before since={since}")

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from ..plurals import write_count
+
 
 class Weights:
     """The parameters of a model's modules.
@@ -54,7 +56,7 @@ class Weights:
             KeyError: no parameter has one of the names.
         """
         if unknown := sorted(set(tensors) - set(self._slots)):
-            raise KeyError(f"there is no weight {unknown[0]!r} ({len(unknown)} unknown names)")
+            raise KeyError(f"there is no weight {unknown[0]!r} ({write_count(len(unknown), 'unknown name')})")
         before = {name: self._slots[name][0]._parameters[self._slots[name][1]] for name in tensors}
         self.swaps += 1
         try:

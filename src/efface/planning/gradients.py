@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.offload import list_resting
+from ..plurals import write_count
 from .machine import format_size
 from .plan import SPARE, DoesNotFit
 from .probe_steps import Moments, PeakFit
@@ -48,7 +49,7 @@ class GradientPlan:
         """Writes the plan as text, a line for each part."""
         lines = [
             ("weights of the model", self.weights),
-            (f"a gradient, {self.at_once} of {self.rows} rows at once", self.step(self.at_once)),
+            (f"a gradient, {self.at_once} of {write_count(self.rows, 'row')} at once", self.step(self.at_once)),
             ("at most, on the device", self.need),
         ]
         return "\n".join(f"  {name:<40} {format_size(n):>9}" for name, n in lines)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
+from ..plurals import write_count
 from .machine import format_size
 from .probe_steps import PeakFit
 
@@ -85,7 +86,7 @@ class Plan:
             ("weights of the model", self.weights),
             ("trained tensors, and Adam's moments", self.trained),
             ("the last good state, and recordings held", self.kept),
-            (f"a step, {self.micro} of {self.rows} rows at once", self.learning),
+            (f"a step, {self.micro} of {write_count(self.rows, 'row')} at once", self.learning),
             (f"or drawing {self.pictures} at once", self.sampling),
             ("at most, on the device", self.need),
             ("recordings, in memory or on disk", self.recorded),

@@ -19,6 +19,7 @@ from ..concept import Prompt
 from ..edits.edit import Edit, apply
 from ..evaluation.evaluate import read_request
 from ..models.base import Model
+from ..plurals import write_count
 from ..robustness.conditions import ConceptAliases, find_aliases, list_one_token_words
 from ..robustness.run import make_no_pictures
 from ..scorers.base import Scorer, judge_on
@@ -211,7 +212,7 @@ def list_targets(edits: Sequence[Edit]) -> list[str]:
 def describe_outcome(attack: str, made: Sequence[Entry]) -> str:
     """Says in a sentence what came of an attack's tries."""
     verdicts = [entry.edited.shown for entry in made]
-    count = "1 try" if len(made) == 1 else f"{len(made)} tries"
+    count = write_count(len(made), "try", "tries")
     if not made:
         return f"{attack} had nothing to try."
     if True in verdicts:

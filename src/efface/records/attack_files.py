@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
+from ..plurals import write_count
 from .attacks import (
     FILE,
     FOLDER,
@@ -99,10 +100,15 @@ def _list_files(store: Path, planned: PlannedAttack) -> list[Path]:
 
 def _build_alarm(stopped: InterruptedAttack) -> Alarm:
     done, broken = len(stopped.row_results), sum(row.broken is True for row in stopped.row_results)
-    lost = f"; {stopped.damaged} files of what else it did are damaged" if stopped.damaged else ""
+    lost = (
+        f"; {write_count(stopped.damaged, 'file of what else it did is', 'files of what else it did are')} damaged"
+        if stopped.damaged
+        else ""
+    )
     return Alarm(
         name=INTERRUPTED,
-        raised_when=f"{stopped.attack} ({stopped.condition}) was stopped after {done} of {stopped.rows} rows, "
+        raised_when=f"{stopped.attack} ({stopped.condition}) was stopped after {done} of "
+        f"{write_count(stopped.rows, 'row')}, "
         f"{broken} of which it broke{lost}",
         means="What it would have broken is not known; the rows that it broke count as broken.",
         do="Run the same attacks again in this folder: they go on where they were stopped.",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ..functional.rates import tally
+from ..plurals import write_count
 from .report import ROUNDING, Alarm, Drawing, Drop, Estimate, Part, Share, SuitePart, check_difference
 
 FORMAT_VERSION = 2
@@ -19,7 +20,6 @@ OTHER_WORK = ("plain", "portraits", "reference-images")
 Condition = Literal["target", "control-base", "control-kept"]
 """What is attacked: the erased concept under the edit; the same concept on the untouched base, with its name removed
 from the prompts; a kept concept under the edit, with its name removed."""
-
 
 Status = Literal["made", "refused", "no gradient", "error"]
 """Whether an attack has a value, can't be made here, found no gradient, or ended in an error."""
@@ -192,7 +192,7 @@ class AttackRecord(Part):
     def __repr__(self) -> str:
         found = [f"{m.attack} {m.after.shorten()}" for m in self.measures if m.condition == "target"]
         what = f"{', '.join(self.targets)} by {self.method}, shown under {'; '.join(found) or 'no attack'}"
-        return f"<AttackRecord: {what}; robust {self.robust.shorten()}; {len(self.alarms)} alarms>"
+        return f"<AttackRecord: {what}; robust {self.robust.shorten()}; {write_count(len(self.alarms), 'alarm')}>"
 
     def find(self, attack: str, condition: Condition = "target") -> AttackMeasure | None:
         return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from ..plurals import write_count
 from .report import Drawing, Estimate, Measure, Part
 from .sealed import parse_sealed, read_sealed
 
@@ -106,7 +107,8 @@ class Audit(Part):
     def __repr__(self) -> str:
         worst = [found for found in self.findings if found.part == "worst"]
         words = ", ".join(f"{found.word} {found.change.shorten()}" for found in worst[:SHOWN]) or "none"
-        what = f"{', '.join(self.targets)} by {self.method}; change of the worst of {len(self.ranking)} words: {words}"
+        searched = write_count(len(self.ranking), "word")
+        what = f"{', '.join(self.targets)} by {self.method}; change of the worst of {searched}: {words}"
         return f"<Audit: {what}; of all worst words {self.worst.shorten()}>"
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from ..files.structured import shorten
+from ..plurals import write_count
 from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 2
@@ -203,8 +204,8 @@ class Record(Part):
 
     def __repr__(self) -> str:
         heads = [f"{m.metric}/{m.group} {m.edited.shorten()} (base {m.base.shorten()})" for m in self.list_headlines()]
-        what = f"{', '.join(self.targets)} by {self.method} on {self.suite.name}, {self.rows} rows"
-        return f"<Record: {what}; {'; '.join(heads) or 'no headline'}; {len(self.alarms)} alarms>"
+        what = f"{', '.join(self.targets)} by {self.method} on {self.suite.name}, {write_count(self.rows, 'row')}"
+        return f"<Record: {what}; {'; '.join(heads) or 'no headline'}; {write_count(len(self.alarms), 'alarm')}>"
 
     def find(self, metric: str, group: str, judge: str = "all", threshold: float | None = None) -> Measure | None:
         """The first measure that fits; without a threshold every threshold fits."""

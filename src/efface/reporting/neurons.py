@@ -6,6 +6,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from ..diagnostics.neurons import Diagnosis
+from ..plurals import write_count
 from .svg import Canvas
 
 PLOT = Canvas(width=560, height=340, left=64, right=14, title_x=14)
@@ -17,7 +18,8 @@ def render_neurons(found: Diagnosis, title: str, unit: str) -> str:
     """Renders the page, which needs no network."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     intro = (
-        f"{len(found.chosen)} of {len(found.neurons)} neurons have the largest correlation rho with the concept; the "
+        f"{len(found.chosen)} of {write_count(len(found.neurons), 'neuron')} have the largest correlation rho with "
+        "the concept; the "
         f"states are at timesteps {', '.join(map(str, found.timesteps))}. delta is {unit}. Bands hold 95 % of random "
         "sets of as many neurons, as many from each layer; whiskers resample start noises. delta is our reading of "
         "words, for its formula could not be read."

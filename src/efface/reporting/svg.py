@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from ..plurals import write_count
 from ..records.report import Estimate, Measure, Record
 from .labels import ASCENT, Box, place_labels, spread_labels
 
@@ -194,7 +195,7 @@ def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
     marks.append(f'<text x="{left}" y="{foot}">1</text>')
     marks.append(f'<text x="{width - 10}" y="{foot}" text-anchor="end">{len(chosen)}</text>')
     marks.append(f'<text x="{(left + width) / 2}" y="{foot}" text-anchor="middle">step of the search</text>')
-    name = f"words chosen over {len(chosen)} steps"
+    name = f"words chosen over {write_count(len(chosen), 'step')}"
     return Markup(
         f'<svg class="plot strip" viewBox="0 0 {width} {height}" role="img" aria-label="{name}">{"".join(marks)}</svg>'
     )

@@ -11,6 +11,7 @@ from ..compliance import gate, rules
 from ..compliance.deciding import count_deciding
 from ..compliance.gate import RuleResult
 from ..compliance.rules import parse_rule
+from ..plurals import write_count
 from ..records.attacks import AttackMeasure, AttackRecord
 from ..records.report import Record
 from . import wording
@@ -112,7 +113,8 @@ def describe_worst_attack(attacks: AttackRecord | None) -> str:
     if now <= plain:
         return f"no attack shows it more often than the plain prompts, which show it in {format_brief(plain)}"
     name = worst.attack.replace("-", " ")
-    return f"the strongest attack, “{name}”, brings it back in {format_brief(now)} of {worst.after.n} prompts"
+    prompts = write_count(worst.after.n, "prompt")
+    return f"the strongest attack, “{name}”, brings it back in {format_brief(now)} of {prompts}"
 
 
 def _say_failed(described: Sequence[RuleInWords]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from ..plurals import write_count
 from ..records.report import Drop, Estimate, Measure
 
 METRICS = {"esr1": "erased (ESR-1)", "psr1": "kept (PSR-1)", "esr5": "erased (ESR-5)", "psr5": "kept (PSR-5)"}
@@ -118,7 +119,7 @@ def format_title(m: Measure) -> str:
 def format_more(pictures: int) -> str:
     """Writes an estimated number of pictures with two digits: "about 280 more pictures"."""
     unit = 10 ** max(0, len(str(pictures)) - 2)
-    return f"about {-(-pictures // unit) * unit:,} more pictures"
+    return "about " + write_count(-(-pictures // unit) * unit, "more picture")
 
 
 def format_targets(targets: Sequence[str]) -> str:

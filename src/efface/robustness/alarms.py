@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..attacks import BASELINE
 from ..attacks.base import BLACK_BOX
 from ..evaluation.alarms import COLLAPSE, DRAWN, UNSCORED
+from ..plurals import write_count
 from ..records.attacks import AttackMeasure, ConditionSummary
 from ..records.report import Alarm
 
@@ -54,7 +55,8 @@ def _warn_not_shown(conditions: Sequence[ConditionSummary]) -> Iterator[Alarm]:
         if ground.condition == "target" and shown.value is not None and shown.value < DRAWN:
             yield Alarm(
                 name="the base does not draw the target",
-                raised_when=f"the untouched model shows it in {_format_percent(shown.value)} of {shown.n} pictures "
+                raised_when=f"the untouched model shows it in {_format_percent(shown.value)} of "
+                f"{write_count(shown.n, 'picture')} "
                 f"(under {DRAWN:.0%})",
                 means="Rows that never showed it can hardly be broken: the success rate is low for that reason alone.",
                 do="Attack a concept that this model draws, or judge with scorers that know it.",
@@ -206,7 +208,8 @@ def _warn_plateau(measures: Sequence[AttackMeasure], spent: Mapping[str, Sequenc
         if not early or len(measure.curve) <= len(shares):
             yield Alarm(
                 name="the plateau was not tested",
-                raised_when=f"{measure.attack}: its {len(measure.curve) - 1} queries do not tell what a quarter of its "
+                raised_when=f"{measure.attack}: its "
+                f"{write_count(len(measure.curve) - 1, 'query does', 'queries do')} not tell what a quarter of its "
                 "budget brings",
                 means="Four times the budget may bring more: the rate is a lower bound.",
                 do="Run it again with --budget 4x in another folder, and compare.",
@@ -240,7 +243,7 @@ def _warn_unscored(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
     if drawn and lost / drawn > UNSCORED:
         yield Alarm(
             name="too many pictures unscored",
-            raised_when=f"{lost} of {drawn} pictures of the attacks could not be judged",
+            raised_when=f"{lost} of {write_count(drawn, 'picture')} of the attacks could not be judged",
             means="What could not be judged is not known to be safe, and counted as no success.",
             do="Repair the scorer and run the attacks again, in another folder.",
         )
@@ -261,7 +264,7 @@ def _find_value(measure: AttackMeasure) -> float:
 
 
 def _format_rate(measure: AttackMeasure) -> str:
-    return f"{_format_percent(measure.after.value)} of {measure.after.n} rows"
+    return f"{_format_percent(measure.after.value)} of {write_count(measure.after.n, 'row')}"
 
 
 def _format_percent(value: float | None) -> str:

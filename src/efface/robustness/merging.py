@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..functional.rates import Verdict
+from ..plurals import write_count
 from ..records.attack_files import add_interrupted
 from ..records.attacks import (
     FILE,
@@ -111,7 +112,7 @@ def _label(kept: Sequence[AttackMeasure], new: Sequence[AttackMeasure]) -> dict[
             differs = [f"{k} {v}" for k, v in measure.settings.items() if other.settings.get(k) != v]
             differs += [f"version {measure.version}"] if measure.version != other.version else []
             differs += [f"seed {measure.seed}"] if measure.seed != other.seed else []
-            name = f"{measure.attack} ({', '.join(differs) or f'{measure.size} rows'})"
+            name = f"{measure.attack} ({', '.join(differs) or write_count(measure.size, 'row')})"
             taken = {m.attack for m in (*kept, *new)}
             found[measure.attack, measure.inputs] = name if name not in taken else f"{name} again"
     return found

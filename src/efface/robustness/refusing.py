@@ -10,6 +10,7 @@ from torch import Tensor
 from ..attacks import BASELINE, build_attack, name_attack
 from ..attacks.base import Attack
 from ..evaluation.evaluate import Settings
+from ..plurals import write_count
 from ..records.attacks import Condition, RowResult
 from ..scorers import Judge
 from ..scorers.base import SetScorer
@@ -89,7 +90,8 @@ def require_shown(
             continue
         others = "" if images is None else f", and in {len(images[target.concept])} from other seeds"
         raise NothingToAttack(
-            f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could be "
+            f"the untouched {model} shows {target.concept} in {sum(judged)} of {write_count(len(judged), 'picture')} "
+            "that could be "
             f"judged{others}: there is nothing to bring back; attack a concept that it draws, or judge with scorers "
             "that know it"
         )

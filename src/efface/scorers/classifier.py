@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from ..catalog import did_you_mean
 from ..files import read_text
 from ..functional.words import split_label
+from ..plurals import write_count
 from ..suites.spec import Row
 from ._networks import open_network, open_part, read_config
 from .base import Better, Score, cache_by_device, digest_file, digest_weights, pick_device, prepare_images
@@ -64,7 +65,10 @@ class Classifier:
             return own
         given = read_text(self.names).splitlines()
         if len(given) != len(own):
-            raise ValueError(f"{self.names} has {len(given)} lines; {self.folder} has {len(own)} outputs")
+            raise ValueError(
+                f"{self.names} has {write_count(len(given), 'line')}; {self.folder} has "
+                f"{write_count(len(own), 'output')}"
+            )
         return dict(enumerate(given))
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -107,7 +111,8 @@ def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequ
             asked = find_wanted_labels(row, question)[0]
             more = sum(1 for r in rows if find_wanted_labels(r, question) == find_wanted_labels(row, question))
             raise ValueError(
-                f"scorer {scorer} has no label {asked!r}, which {more} rows ask for{did_you_mean(asked, labels)}; "
+                f"scorer {scorer} has no label {asked!r}, which {write_count(more, 'row asks', 'rows ask')} "
+                f"for{did_you_mean(asked, labels)}; "
                 "leave the scorer out, or give one that knows it"
             )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..concept import fold_name
 from ..files.formats import PROMPT
+from ..plurals import write_count
 from .table import Table, refuse
 
 SEED = ("evaluation_seed", "sd_seed", "seed")
@@ -102,7 +103,7 @@ def check_prompts(table: Table) -> None:
     column = table.find_column(PROMPT, "what to draw")
     whys = [is_no_prompt(table.read_text(i, column), column) for i in range(len(table.rows))]
     if all(whys):
-        raise ValueError(f"{table.file} has no row to draw: of {len(whys)} rows the first: {whys[0]}")
+        raise ValueError(f"{table.file} has no row to draw: of {write_count(len(whys), 'row')} the first: {whys[0]}")
 
 
 def is_no_prompt(text: str, column: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..catalog import did_you_mean
 from ..concept import Erasure, fold_name
 from ..functional.words import split_label
+from ..plurals import write_count
 from .entries import CASE, GROUP, GROUPS, GUIDANCE, PROMPT, SECOND, SEED, Entry, LeftOut, check_prompts, read_entries
 from .questions import (
     I2P,
@@ -89,7 +90,7 @@ def read_list(
         version=table.sha256[:12],
         licence="the file's own",
         source=table.file,
-        about=f"{len(table.rows)} rows of {table.file}",
+        about=f"{write_count(len(table.rows), 'row')} of {table.file}",
         targets="labels",
     )
     return build_from_table(spec, table, erasure, Limits(per_group, only, sizes or {}), used, asks, world)
@@ -180,7 +181,11 @@ def _remark_on_phrases(question: Question, rows: Sequence[Row], erasure: Erasure
 def _remark_on_lists(table: Table) -> Sequence[str]:
     column = table.find_column(PROMPT, "what to draw")
     several = sum(isinstance(cell := row.get(column), (list, tuple)) and len(cell) > 1 for row in table.rows)
-    return (f"{several} rows hold several prompts, of which the first is read",) if several else ()
+    return (
+        (f"{write_count(several, 'row holds', 'rows hold')} several prompts, of which the first is read",)
+        if several
+        else ()
+    )
 
 
 def _list_unread(table: Table, question: Question) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from ..concept import Erasure, fold_name
 from ..functional.words import ends_alike, mentions, share_name, split_label
+from ..plurals import write_count
 from .entries import PROMPT, SECOND
 from .spec import read_spec
 from .table import Table
@@ -171,7 +172,8 @@ def _refuse_question(table: Table, erasure: Erasure, named: int) -> str:
     quoted = repr(target) if " " in target else target
     count = f"{named} of them name" if named else "none of them names"
     return (
-        f"{table.file} has no column that says what its {len(table.rows)} prompts ask for (label_str, class, artist …)"
+        f"{table.file} has no column that says what its {write_count(len(table.rows), 'prompt asks', 'prompts ask')} "
+        "for (label_str, class, artist …)"
         f", and {count} {' or '.join(erasure.targets)}; say it: --asks {quoted} if all ask for it, --asks captions if "
         f"none does, or give the file a column asks with {quoted} in the rows that do"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import SUITES, did_you_mean, hyphenate
 from ..files.structured import read_toml, refusing
+from ..plurals import write_count
 
 if TYPE_CHECKING:
     from .summary import ListSummary
@@ -134,6 +135,6 @@ def choose_groups(
             continue
         size = sizes.get(group.name, group.size if per_group is None else per_group)
         if size < 1:
-            raise ValueError(f"group {group.name} was given {size} pictures; it needs at least 1")
+            raise ValueError(f"group {group.name} was given {write_count(size, 'picture')}; it needs at least 1")
         out.append(dataclasses.replace(group, size=size))
     return tuple(out)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..plurals import write_count
 from .entries import LeftOut, count_lines
 
 SHOWN = 5
@@ -28,7 +29,8 @@ class ListSummary:
         """The summary in words, a line for each fact."""
         asked = "; ".join(f"{what} ({count})" for what, count in self.asked)
         out = [
-            f"{self.file} has {self.rows} rows; what each asks for is decided by {self.said_by}. To be drawn: {asked}"
+            f"{self.file} has {write_count(self.rows, 'row')}; what each asks for is decided by {self.said_by}. To "
+            f"be drawn: {asked}"
         ]
         for why, lines in count_lines(self.left_out).items():
             out.append(f"left out: {_count(lines)}: {why}")

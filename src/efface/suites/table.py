@@ -12,6 +12,7 @@ from typing import Any
 from ..concept import fold_name
 from ..files.digests import hash_bytes
 from ..files.formats import SUFFIXES, parse, refuse
+from ..files.missing import require_file
 from ..files.structured import read_bytes
 
 __all__ = ["SUFFIXES", "Table", "check_table", "read_table", "refuse"]
@@ -93,5 +94,4 @@ def check_table(path: Path) -> None:
     """Raises what `read_table` would raise for a missing file or one of another kind, without reading it."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path} is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    require_file(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..catalog import METHODS
 from ..concept import Erasure
 from ..methods.configure import suggest_for_bundled
+from ..plurals import write_count
 from ..suites.make import is_file, make_suite, needs_world
 from ..suites.spec import read_spec
 from .grid import Grid
@@ -58,8 +59,9 @@ class Forecast:
         parts = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
         known = ", and what was measured of each method and attack" if self.rates.fits else ""
         told = [
-            f"{self.jobs} edits, {self.evaluations} evaluations, {self.attacks} attacks",
-            f"{self.updates:,} updates of weights, {self.pictures:,} pictures to judge, "
+            f"{write_count(self.jobs, 'edit')}, {write_count(self.evaluations, 'evaluation')}, "
+            f"{write_count(self.attacks, 'attack')}",
+            f"{write_count(self.updates, 'update')} of weights, {write_count(self.pictures, 'picture')} to judge, "
             f"and at most {self.attack_pictures:,} in attacks",
             f"about {self.hours:.1f} hours of one device ({parts}), at {self.rates.picture:.2g} s a picture "
             f"and {self.rates.update:.2g} s an update{known}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..catalog import ATTACKS, METHODS
+from ..catalog import ATTACKS, METHODS, did_you_mean
 from ..files import naming, parse_toml_value, read_toml
 
 ALL = "all"
@@ -170,13 +171,26 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
     try:
         grid = Grid.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        keys = ", ".join(Grid.model_fields)
-        raise ValueError(f"{path}: {where}: {first['msg']}; a grid has the keys {keys}") from error
+        raise ValueError(f"{path}: {_explain(error)}") from error
     with naming(path):
         _check(grid)
     return grid
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's errors about a grid, in words."""
+    first = error.errors()[0]
+    *parents, last = (str(part) for part in first["loc"])
+    where = ".".join([*parents, last])
+    if first["type"] == "extra_forbidden":
+        place = f"a grid has no key {last!r}" if not parents else f"{'.'.join(parents)} has no key {last!r}"
+        return place + (did_you_mean(last, tuple(Grid.model_fields), len(Grid.model_fields)) if not parents else "")
+    if first["type"] == "missing":
+        return f"the key {where!r} is missing" + (', as in models = ["glyphs"]' if where == "models" else "")
+    given = first["input"]
+    if first["type"] == "tuple_type" and isinstance(given, str | int | float):
+        return f"{where} is a list: write {last} = [{json.dumps(given)}], not {json.dumps(given)}"
+    return f"{where}: {first['msg']}, got {given!r}"
 
 
 def _change_key(found: dict[str, Any], change: str) -> None:
@@ -195,6 +209,10 @@ def _change_key(found: dict[str, Any], change: str) -> None:
 def _check(grid: Grid) -> None:
     if not (grid.models and any(grid.concepts.values()) and (grid.methods or grid.variants)):
         raise ValueError("it asks for nothing: it needs models, concepts, and methods or variants")
+    if stray := [column for column in grid.columns if column.count("/") != 1]:
+        raise ValueError(
+            f"columns names {stray[0]!r}; a column is METRIC/GROUP, such as esr1/target or asr@seeds/target"
+        )
     labels = [*grid.methods, *(v.name for v in grid.variants)]
     if len(set(labels)) < len(labels):
         raise ValueError(f"two methods or variants share a name: {', '.join(labels)}")

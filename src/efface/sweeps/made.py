@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..files import hash_json
+from ..plurals import write_count
 from .cells import Store
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ class Made:
         if not self.cells:
             return []
         if not self.done:
-            return [f"**None of {self.cells} cells is done so far.** What follows was fixed beforehand."]
+            return [f"**None of {write_count(self.cells, 'cell')} is done so far.** What follows was fixed beforehand."]
         took = ", ".join(f"{kind} {seconds / 3600:.2f}" for kind, seconds in self.seconds.items())
         total = sum(self.seconds.values()) / 3600
-        done = f"All {self.cells} cells are done"
+        done = "The only cell is done" if self.cells == 1 else f"All {self.cells} cells are done"
         if self.done < self.cells:
-            done = f"**Only {self.done} of {self.cells} cells are done so far**"
+            done = f"**Only {self.done} of {write_count(self.cells, 'cell is', 'cells are')} done so far**"
         return [f"{done}, in {total:.2f} core-hours ({took}). {'; '.join(self.fingerprints)}."]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..catalog import did_you_mean
 from ..files import check_file, check_folder, write_whole
 from .cells import Store
 
@@ -171,18 +173,26 @@ def finish(
     """Writes the table and the page, the page also to further files, and returns the summary."""
     from .made import describe
     from .page import is_shown, write_page
-    from .table import Line, gather, write_table
+    from .table import Line, find_column, gather, write_table
 
     shown: list[Line] = []
+    measured: dict[str, None] = {}
 
     def keep_shown(lines: Iterator[Line]) -> Iterator[Line]:
         for line in lines:
+            measured.setdefault(find_column(line))
             if is_shown(grid, line):
                 shown.append(line)
             yield line
 
     table = write_table(store.folder / TABLE, keep_shown(gather(grid, planned, store)))
     made = describe(planned, store)
+    if made.done == made.cells and (stray := [column for column in grid.columns if column not in measured]):
+        warnings.warn(
+            f"nothing measured the column {stray[0]!r} of the grid, which is empty on the page"
+            f"{did_you_mean(stray[0], tuple(measured), 40)}",
+            stacklevel=3,
+        )
     text = write_page(grid, shown, command, made)
     page, *_ = [write_whole(file, text) for file in (store.folder / PAGE, *further)]
     return Summary(len(planned), made.cells, made.done, new, tuple(failed.items()), table, page)

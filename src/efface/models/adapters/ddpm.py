@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ...catalog import find_closest
 from ...concept import fold_name
 from ...files import new_folder, read_json
+from ...plurals import write_count
 from ..base import Model
 from ..cond import Cond
 from ..opening.folder import open_folder as open_pipeline
@@ -194,7 +195,8 @@ def _check(unet: UNet2DModel, classes: Sequence[str], name: str) -> None:
     config: Any = unet.config
     if not isinstance(unet.class_embedding, nn.Embedding) or config.num_class_embeds != len(classes) + 1:
         raise ValueError(
-            f"{name} has {len(classes)} class names and num_class_embeds {config.num_class_embeds}; one embedding more "
+            f"{name} has {write_count(len(classes), 'class name')} and num_class_embeds {config.num_class_embeds}; "
+            "one embedding more "
             "than names would have worked, the last for the null class"
         )
     if (config.in_channels, config.out_channels) != (3, 3) or read_side(config.sample_size) is None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...plurals import write_count
 from ..cond import Cond, TextSpan
 from ..trajectory import Defaults
 from .latent import LatentDiffusion, count
@@ -50,7 +51,8 @@ class LanguageFlow(LatentDiffusion):
         ids = self.tokenizer([self._frame(text) for text in texts], truncation=False)["input_ids"]
         if long := [text for text, own in zip(texts, ids, strict=True) if len(own) > self.max_tokens]:
             warnings.warn(
-                f"{len(long)} prompts exceed {self.max_tokens} tokens and lose their end, first {long[0]!r}",
+                f"{write_count(len(long), 'prompt exceeds', 'prompts exceed')} {self.max_tokens} tokens and "
+                f"{'loses its' if len(long) == 1 else 'lose their'} end, first {long[0]!r}",
                 stacklevel=4,
             )
 

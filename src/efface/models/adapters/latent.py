@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...files import new_folder
+from ...plurals import write_count
 from ..architectures import GROUPS
 from ..base import Model
 from ..cond import TextMap
@@ -148,7 +149,9 @@ class LatentDiffusion(Model):
         full = tokenizer(list(texts), truncation=False)["input_ids"]
         if long := [text for text, ids in zip(texts, full, strict=True) if len(ids) > limit]:
             warnings.warn(
-                f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=4
+                f"{write_count(len(long), 'prompt exceeds', 'prompts exceed')} {limit} tokens and "
+                f"{'loses its' if len(long) == 1 else 'lose their'} end, first {long[0]!r}",
+                stacklevel=4,
             )
         return tokens.to(self.device, non_blocking=True)
 

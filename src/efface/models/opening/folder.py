@@ -11,6 +11,7 @@ import diffusers
 import torch
 import transformers
 
+from ...plurals import write_count
 from .stored import UNUSED, Part, check_parts, describe, to_arguments
 
 NAMED = 3
@@ -63,7 +64,8 @@ def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
         raise _cannot_open(where, error) from error
     if lacking := sorted(info["missing_keys"]):
         raise ValueError(
-            f"{where} lacks {len(lacking)} tensors that {folder / part.name}/config.json needs, among them "
+            f"{where} lacks {write_count(len(lacking), 'tensor')} that {folder / part.name}/config.json needs, among "
+            "them "
             f"{', '.join(lacking[:NAMED])}; fetch the weights that belong to this configuration"
         )
     return module

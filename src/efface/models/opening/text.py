@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...plurals import write_count
+
 FURTHER = "_1"
 """The suffix that a textual inversion of several vectors gives to the token of its second vector."""
 LONGEST = 100_000
@@ -23,7 +25,8 @@ def _check_pair(name: str, part: str, tokenizer: Any, reader: str, encoder: Any)
     vocabulary = tokenizer.get_vocab()
     if len(set(tokenizer.all_special_ids) | set(tokenizer("a cat")["input_ids"])) < 2 or len(vocabulary) < 3:
         raise ValueError(
-            f"the {part} of {name} knows {len(vocabulary)} tokens and spells no word; its files are missing or "
+            f"the {part} of {name} knows {write_count(len(vocabulary), 'token')} and spells no word; its files are "
+            "missing or "
             "damaged: fetch that folder again"
         )
     length, places = tokenizer.model_max_length, getattr(encoder.config, "max_position_embeddings", None)

@@ -18,6 +18,7 @@ from ...concept import check_templates
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import list_other_words
+from ...plurals import write_count
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 SCALES = (0.8, 1.2)
@@ -55,7 +56,9 @@ class Anchoring(Term):
         alike = [_measure_cosines(context.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
-            raise ValueError(f"none of {len(self.words)} words differs from {', '.join(targets)}; give other words")
+            raise ValueError(
+                f"none of {write_count(len(self.words), 'word')} differs from {', '.join(targets)}; give other words"
+            )
 
     def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:

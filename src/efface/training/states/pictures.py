@@ -19,6 +19,7 @@ from ...files import read_pictures
 from ...functional.schedules import add_noise, denoising_target
 from ...models.base import Model
 from ...models.cond import Cond
+from ...plurals import write_count
 from ..distributed import find_process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
@@ -126,7 +127,7 @@ def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
     """A folder's pictures by caption; ValueError where they are too few."""
     pictures = read_pictures(folder, model.resolution)
     if (count := sum(map(len, pictures.values()))) < at_least:
-        raise ValueError(f"{folder} holds {count} pictures, fewer than a batch of {at_least}")
+        raise ValueError(f"{folder} holds {write_count(count, 'picture')}, fewer than a batch of {at_least}")
     return pictures
 
 
