@@ -1,15 +1,17 @@
-"""Which mistakes in what decides records would no test notice?  `python tests/mutants.py --seconds 1500`.
+"""Which mistakes would no test notice?  `python tests/mutants.py functional methods --seconds 1500`.
 
 The tests are collected once and run once, to learn which functions each of them calls. Then one small change after
 another (`mutations`) is made in a child process, by exchanging the code of a function, and the tests that call it are
 run there, the quick ones first, until one fails: then the change is killed. Changes that no test notices are listed.
-They are drawn by chance (seeded), so that a piece of the work is a sample of the whole.
+They are drawn by chance (seeded), so that a piece of the work is a sample of the whole. What is mutated is a part of
+the package (`PARTS`), or a few files: `python tests/mutants.py methods/spm.py --tests methods/test_spm.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import pickle
 import random
@@ -18,42 +20,67 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from _pytest.runner import runtestprotocol
 
+from efface.functional.rates import wilson
 from mutations import Mutant, list_mutants
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "efface"
-DECIDING = (
-    *("records", "compliance", "evaluation/judging.py", "evaluation/metrics.py", "evaluation/estimates.py"),
-    *("evaluation/alarms.py", "evaluation/trial.py", "evaluation/rows_table.py", "evaluation/places.py"),
-    *("evaluation/images.py", "evaluation/evaluate.py", "functional/rates.py", "edits/integrity.py"),
-    *("robustness/merging.py", "robustness/results.py"),
-)
-"""What decides what a record says."""
-TESTS = (
-    *("functional/test_rates.py", "compliance", "evaluation", "edits/test_integrity.py", "robustness"),
-    *("cli/test_record.py", "cli/test_verify.py", "cli/test_evaluate_cli.py", "cli/test_attack.py"),
-    *("report/test_verdict.py", "report/test_report.py", "interchange/test_ledger.py"),
-    *("diagnostics/test_audit.py", "suites/test_listed.py"),
-)
-"""The tests of that."""
 Key = tuple[str, str]
 """A function, by its file and qualified name."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """Code that is mutated together, and the tests that are run against it."""
+
+    files: Sequence[str]
+    """Within src/efface; a folder stands for all of its files."""
+    tests: Sequence[str]
+    """Within tests."""
+
+
+JUDGING = ("judging", "metrics", "estimates", "alarms", "trial", "rows_table", "places", "images", "evaluate")
+PARTS = {
+    "functional": Part(["functional"], ["functional"]),
+    "judging": Part(
+        [f"evaluation/{name}.py" for name in JUDGING],
+        ["evaluation", "cli/test_evaluate_cli.py", "report/test_report.py", "diagnostics/test_audit.py"],
+    ),
+    "gate": Part(
+        ["compliance"],
+        ["compliance", "report/test_verdict.py", "cli/test_record.py", "cli/test_verify.py", "cli/test_takedown.py"],
+    ),
+    "records": Part(
+        ["records", "edits/integrity.py"],
+        ["compliance", "edits/test_integrity.py", "evaluation", "robustness", "cli/test_record.py", "test_files.py"],
+    ),
+    "attacks": Part(
+        ["robustness/merging.py", "robustness/results.py"],
+        ["robustness", "cli/test_attack.py", "suites/test_listed.py"],
+    ),
+    "methods": Part(["methods"], ["methods", "contract/test_capabilities.py", "contract/test_methods.py"]),
+    "axes": Part(
+        [f"training/{axis}" for axis in ("objectives", "preservation", "states", "balance", "updates")],
+        ["training", "methods", "functional/test_losses.py"],
+    ),
+}
+"""What decides what a record says, and what decides what an edit is."""
+
+
 @dataclass
 class Run:
-    """What one run of the tests told: for each test the functions that it called, and the seconds it took."""
+    """What one run of the tests told: for each test the functions that it called, and its seconds of the processor."""
 
     called: dict[str, set[Key]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -81,11 +108,14 @@ class Recorder:
         found = Run()
         threading.setprofile(self._note)
         sys.setprofile(self._note)
+        cached = [each for each in gc.get_objects() if type(each) is _lru_cache_wrapper and _is_ours(each.__wrapped__)]
         for item, following in zip(items, [*items[1:], None], strict=True):
-            self._stack, began = [set()], time.monotonic()
+            for each in cached:
+                each.cache_clear()  # a result of an earlier test would hide that this one calls the function
+            self._stack, began = [set()], used()
             if any(report.failed for report in runtestprotocol(item, nextitem=following, log=False)):
                 found.failed.append(item.nodeid)
-            found.seconds[item.nodeid] = time.monotonic() - began
+            found.seconds[item.nodeid] = used() - began
             defs = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - pytest's, and not public
             held = [self._fixtures.get(id(each), set()) for some in defs for each in some]
             found.called[item.nodeid] = self._stack[0].union(*held)
@@ -126,6 +156,7 @@ class Mutating:
         self.total = len(mutants)
         random.Random(self.seed).shuffle(mutants)
         functions = find_functions()
+        gc.freeze()  # a child that collects garbage would otherwise copy every page that it shares with this process
         for mutant in mutants:
             if used() > self.budget:
                 break
@@ -158,21 +189,30 @@ class Mutating:
         return "alive" if in_child(fails, limit) is False else "killed"  # whatever ends the process is noticed
 
 
+def _is_ours(each: object) -> TypeGuard[FunctionType]:
+    """Whether an object is a function of the package; what is no function is not touched, since it may load itself."""
+    return type(each) is FunctionType and each.__code__.co_filename.startswith(str(SOURCE))
+
+
 def find_functions() -> dict[Key, list[FunctionType]]:
     """Every function of the package that is there now, whatever wraps it."""
     found: dict[Key, list[FunctionType]] = {}
     for each in gc.get_objects():
-        if type(each) is FunctionType and each.__code__.co_filename.startswith(str(SOURCE)):
+        if _is_ours(each):
             found.setdefault(_key(each.__code__), []).append(each)
     return found
 
 
 def in_child(work: Callable[[], Any], limit: float) -> Any:
-    """What `work` returns in a silent child process; None where that dies or takes longer than the limit, in s."""
+    """What `work` returns in a silent child process; None where that dies or goes on beyond its limit.
+
+    The limit is in seconds of the processor, since others may use it too; nothing may take twenty times as long.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit)))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
@@ -180,7 +220,7 @@ def in_child(work: Callable[[], Any], limit: float) -> Any:
             pickle.dump(work(), pipe)
         os._exit(0)
     os.close(writing)
-    ending = threading.Timer(limit, os.kill, (child, signal.SIGKILL))
+    ending = threading.Timer(20 * limit, os.kill, (child, signal.SIGKILL))
     ending.start()
     with os.fdopen(reading, "rb") as pipe:
         told = pipe.read()
@@ -212,22 +252,27 @@ def list_changed(since: str) -> list[str]:
 
 def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("files", nargs="*", help="within src/efface; by default those that decide records")
-    flags.add_argument("--tests", nargs="*", default=TESTS, help="within tests")
+    named = f"{', '.join(PARTS)}, or files and folders within src/efface; by default all these parts"
+    flags.add_argument("what", nargs="*", default=list(PARTS), help=named)
+    flags.add_argument("--tests", nargs="*", help="within tests; by default those of the parts, or of all")
     flags.add_argument("--since", default="", help="mutate the files that differ from this commit")
     flags.add_argument("--seconds", type=float, default=float("inf"), help="of the processor, at most")
     flags.add_argument("--slowest", type=float, default=10.0, help="seconds of a test, above which it is left out")
     flags.add_argument("--seed", type=int, default=0)
     given = flags.parse_args()
-    files = list_files(list_changed(given.since) if given.since else given.files or DECIDING)
+    what = list_changed(given.since) if given.since else given.what
+    files = list_files([file for name in what for file in (PARTS[name].files if name in PARTS else [name])])
     recorder = Recorder()
     plugin = Mutating(files, given.seconds, given.seed, given.slowest, recorder)
-    chosen = [str(HERE / name) for name in given.tests]
+    parts = [PARTS[name] for name in what if name in PARTS] or list(PARTS.values())
+    tests = given.tests or dict.fromkeys(test for part in parts for test in part.tests)
+    chosen = [str(HERE / name) for name in tests]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also of a process in the background: it then sums up
     options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
     code = pytest.main([*options, *chosen], plugins=[plugin, recorder])
     n, killed = sum(plugin.ended.values()), plugin.ended["killed"]
-    share = f" ({killed / n:.1%})" if n else ""
+    low, high = wilson(killed, n)
+    share = f" ({killed / n:.1%}, 95 % interval {low:.1%} to {high:.1%})" if n else ""
     print(f"{killed} of {n} mutants killed{share}, of {plugin.total} in {len(files)} files; {used():.0f} s")
     return int(code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or bool(plugin.living))
 

@@ -1,7 +1,9 @@
 """Small changes of a function, one at a time: what a mistake in it could look like. `tests/mutants.py` runs them.
 
 A change turns a comparison, an operator or a condition around, moves a number, or takes out a call, an error or a
-filter. Texts of messages, annotations and defaults of arguments are left as they are.
+filter. Texts of messages, annotations and defaults of arguments are left as they are, and so are our own assertions
+that lengths agree (`assert`, `zip(strict=True)`), which differ only where something else is wrong, and what no test on
+a CPU can notice: whether a copy waits (`non_blocking`) and the order of equal numbers in a sort (`stable`).
 """
 
 from __future__ import annotations
@@ -110,7 +112,7 @@ def _changes(function: Function) -> Iterator[tuple[Place, object]]:
 
 def _of_node(node: ast.AST, place: Place) -> Iterator[tuple[Place, object]]:
     """The changes of a node and of what is within it."""
-    if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+    if _stays(node):
         return
     for new in _variants(node):
         yield place, new
@@ -130,6 +132,17 @@ def _of_node(node: ast.AST, place: Place) -> Iterator[tuple[Place, object]]:
                     yield Place(node, field, i, getattr(item, "lineno", line)), ast.Constant(True)
 
 
+def _stays(node: ast.AST) -> bool:
+    """Whether no mistake is made of a node: a text, a docstring, an assertion, or a choice for GPUs."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Raise):
+        return isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func) == "AssertionError"
+    return isinstance(node, ast.JoinedStr | ast.Assert) or (
+        isinstance(node, ast.keyword) and node.arg in ("strict", "non_blocking", "stable")
+    )
+
+
 def _variants(node: ast.AST) -> Iterator[ast.AST]:
     """What could stand in the place of a node."""
     if isinstance(node, ast.Compare):
@@ -145,7 +158,7 @@ def _variants(node: ast.AST) -> Iterator[ast.AST]:
         changed = copy.copy(node)
         changed.op = OPERATORS[type(node.op)]()
         yield changed
-    elif isinstance(node, ast.Constant) and type(node.value) in (bool, int, float):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         yield ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
         name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr

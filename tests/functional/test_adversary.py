@@ -57,8 +57,12 @@ def test_no_gradient_is_no_attack():
         RowwiseAdam(at, 0.0)
 
 
-def test_a_factor_that_overflows_is_made_smaller_until_the_gradient_is_finite():
-    """A network of fp16 whose backward pass overflows above 65504: small gradients need the factor, large ones less."""
+@pytest.mark.parametrize(("gain", "tries"), [(300, [4096.0, 256.0, 16.0]), (40_000, [2.0, 1.0])])
+def test_a_factor_that_overflows_is_made_smaller_until_the_gradient_is_finite(gain, tries):
+    """A network of fp16 whose backward pass overflows above 65504: small gradients need the factor, large ones less.
+
+    Each factor is a sixteenth of the last, but at least 1; 16 * 300 and 1 * 40,000 are the first below the bound.
+    """
     at, tried = torch.tensor([[1.0, -2.0]]), []
 
     class Half(torch.autograd.Function):
@@ -69,13 +73,18 @@ def test_a_factor_that_overflows_is_made_smaller_until_the_gradient_is_finite():
         @staticmethod
         def backward(ctx, grad):
             tried.append(float(grad.max()))
-            return (grad * 300).half().float()
+            return (grad * gain).half().float()
 
-    errors, grad = measure_steepness(lambda x: Half.apply(x).sum(1), at, 4096.0)
-    assert torch.equal(grad, torch.full((1, 2), 300.0)) and torch.equal(errors, at.sum(1))
-    assert tried == [4096.0, 256.0, 16.0]  # 16 * 300 is the first below the bound; each is a sixteenth of the last
+    errors, grad = measure_steepness(lambda x: Half.apply(x).sum(1), at, tries[0])
+    assert torch.equal(grad, torch.full((1, 2), float(gain))) and torch.equal(errors, at.sum(1))
+    assert tried == tries
     with pytest.raises(NotFinite, match="gradient is not finite"):
         measure_steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at, 4.0)
+
+
+def test_one_number_of_the_gradient_that_is_not_finite_is_an_error():
+    with pytest.raises(NotFinite, match="gradient is not finite"):
+        measure_steepness(lambda x: x.abs().sqrt().sum(1), torch.tensor([[1.0, 4.0], [0.0, 1.0]]))
 
 
 def test_an_error_that_is_no_number_is_not_a_gradient_to_follow():
@@ -83,12 +92,38 @@ def test_an_error_that_is_no_number_is_not_a_gradient_to_follow():
         measure_steepness(lambda x: x.sum(1) + torch.tensor([float("nan"), 0.0]), noise(2, 2))
 
 
+@pytest.mark.parametrize("factor", [1.0, 64.0])
+def test_gradients_are_divided_by_the_factor(factor):
+    """Adam's first step is lr g / (|g| + 1e-8), half of lr where the gradient is 1e-8."""
+    assert torch.allclose(
+        descend(lambda x: 1e-8 * x.sum(1), torch.zeros(1, 2), 1, 0.1, factor=factor), torch.full((1, 2), -0.05)
+    )
+
+
+def test_a_gradient_that_is_no_number_moves_nothing_where_a_factor_may_have_caused_it_and_shows_elsewhere():
+    def error(x: torch.Tensor) -> torch.Tensor:
+        return (torch.tensor([float("nan"), 1.0]) * x).sum(1)
+
+    with_factor = descend(error, torch.zeros(1, 2), 1, 0.1, factor=16.0)
+    assert torch.allclose(with_factor, torch.tensor([[0.0, -0.1]]))
+    assert descend(error, torch.zeros(1, 2), 1, 0.1).isnan().tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": -1}, {"lr": 0.0}, {"lr": -0.1}, {"radius": 0.0}, {"radius": -1.0}, {"rule": "newton"}]
+)
+def test_settings_with_which_nothing_descends_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"lr and radius above 0|no rule 'newton'; there are adam, sign"):
+        descend(lambda x: x.square().sum(1), noise(2, 2), **{"steps": 1, "lr": 0.1, **wrong})
+
+
 def test_numbers_whose_gradient_overflows_stay_put_and_the_others_move():
-    start = torch.tensor([[1.0, 1.0]])
-    steep = torch.tensor([1e38, 1.0])
+    start = torch.tensor([[1.0, 1.0, 1.0]])
+    steep = torch.tensor([1e38, 1.0, -1e38])
     moved = descend(lambda x: (steep * x).sum(1), start, 3, 0.1, "sign", factor=16.0)
-    assert torch.allclose(moved, torch.tensor([[1.0, 0.7]]))
+    assert torch.allclose(moved, torch.tensor([[1.0, 0.7, 1.0]]))
     for rule in ("adam", "sign"):
         assert torch.equal(descend(lambda x: x.square().sum(1), start, 0, 0.1, rule, radius=0.5), start)
-        plain, scaled = (descend(lambda x: x.square().sum(1), start, 4, 0.1, rule, 0.25, by) for by in (1.0, 64.0))
-        assert torch.allclose(plain, scaled) and torch.allclose(plain, torch.full((1, 2), 0.75), atol=0.01)
+        ends = torch.tensor([[1.0, -1.0]])
+        plain, scaled = (descend(lambda x: x.square().sum(1), ends, 4, 0.1, rule, 0.25, by) for by in (1.0, 64.0))
+        assert torch.allclose(plain, scaled) and torch.allclose(plain, 0.75 * ends, atol=0.01)

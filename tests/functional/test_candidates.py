@@ -14,6 +14,8 @@ def test_distances_and_k_closest():
     assert torch.allclose(distance, torch.tensor([3.0, 4.0, 0.1, 1.0]))
     assert find_k_closest(distance, 3).tolist() == [2, 3, 0]
     assert find_apart(distance, 0.5).tolist() == [True, True, False, True]
+    assert find_apart(4 * distance, 0.5).tolist() == [True, True, False, True]
+    assert find_apart(4 * distance, 1.0).tolist() == [True, True, False, True]  # at the bound itself it is apart
 
 
 def inertia(values: torch.Tensor, centres: torch.Tensor) -> float:
@@ -65,3 +67,4 @@ def test_spread_covers_the_range_without_repeats():
     assert (distance[picked] < 5).any()
     assert (distance[picked] > 5).any()
     assert pick_spread(distance, 200).tolist() == list(range(100))
+    assert pick_spread(torch.tensor([1.0, 1.0, 2.0]), 3).tolist() == [0, 1, 2]

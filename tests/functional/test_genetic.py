@@ -33,7 +33,19 @@ def test_it_finds_the_best_string_there_is(seed: int) -> None:
     assert {tuple(row) for row in found.tolist()} == {tuple(row) for row in best.tolist()}
     assert (costs.diff() >= 0).all() and torch.equal(cost(found), costs)
     ((alone, _),) = evolve(cost, how, [rng(seed)])
-    assert torch.equal(alone, found[:1])
+    ((two, _),) = evolve(cost, how, [rng(seed)], keep=2)
+    assert torch.equal(alone, found[:1]) and torch.equal(two, found[:2])
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_what_has_no_chance_never_happens_and_what_is_sure_always_does(chance: float, monkeypatch) -> None:
+    """Also where the random number is 0, the least there is."""
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.zeros(*shape))
+    parents = torch.full((4, 3), 7)
+    children = breed(parents, Breeding(genes=7, length=3, mutation=0.0, crossover=chance), rng())
+    assert torch.equal(children, torch.full((12 if chance else 4, 3), 7))
+    mutants = breed(parents, Breeding(genes=7, length=3, mutation=chance, crossover=0.0), rng())
+    assert (mutants != parents).sum(dim=1).tolist() == [round(chance)] * 4
 
 
 def test_what_is_found_is_the_last_generations_best_even_where_a_better_one_was_lost() -> None:

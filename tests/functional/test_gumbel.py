@@ -34,6 +34,14 @@ def test_choices_follow_the_softmax():
     assert torch.allclose(counts, torch.softmax(logits, 0), atol=0.03)
 
 
+def test_the_ends_of_a_uniform_number_have_finite_noise(monkeypatch):
+    """EAP's guards: -log(-log(u + 1e-10) + 1e-10) is -log(log 1e10) at 0, and log 1e10 at 1."""
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.tensor([0.0, 0.5, 1.0]))
+    noise = torch.tensor([-math.log(10 * math.log(10)), -math.log(math.log(2)), 10 * math.log(10)])
+    found = gumbel_softmax(torch.zeros(3), 4.0, False, rng())
+    assert torch.allclose(found, torch.softmax(noise / 4, 0), rtol=1e-5)
+
+
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="temperature must be positive"):
         gumbel_softmax(torch.zeros(2), 0.0, True, rng())
@@ -76,8 +84,9 @@ def test_a_hard_choice_is_one_hot_whatever_top_says():
 
 
 def test_more_than_there_are_is_all_of_them():
-    soft, few = (gumbel_softmax(torch.zeros(3), 1.0, False, rng(), top=top) for top in (0, 9))
-    assert torch.equal(soft, few)
+    for seed in range(5):
+        soft, all_, more = (gumbel_softmax(torch.zeros(50), 1.0, False, rng(seed), top=top) for top in (0, 50, 51))
+        assert torch.equal(soft, all_) and torch.equal(soft, more)
 
 
 def test_a_mixture_of_fewer_than_none_is_refused():

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from efface.functional.losses import apply_guidance, negative_guidance, weighted_mse
+from efface.functional.losses import apply_guidance, negative_guidance, rescale_guided, weighted_mse
 from efface.functional.schedules import NoiseLevel, convert, space_weight
 
 
@@ -20,6 +22,14 @@ def test_eta_zero_is_the_unconditional_prediction():
 def test_target_is_guidance_with_the_sign_turned():
     eps_0, eps_c, _ = three()
     assert torch.allclose(negative_guidance(eps_0, eps_c, 1.5), apply_guidance(eps_0, eps_c, -1.5))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_rescaling_takes_each_rows_deviation_to_that_of_the_conditional_prediction(share):
+    guided, eps_c, _ = (part.numpy() for part in three())
+    found = rescale_guided(torch.from_numpy(3 * guided), torch.from_numpy(eps_c), share).numpy()
+    for one, wanted, row in zip(guided, eps_c, found, strict=True):
+        assert np.allclose(row, share * one * wanted.std() / one.std() + (1 - share) * 3 * one)
 
 
 def test_at_the_base_a_step_leads_away_from_the_concept():

@@ -15,6 +15,7 @@ def test_straight_through_is_binary_with_the_sigmoids_gradient(tau):
     mask = straight_through(logits, tau)
     assert set(mask.tolist()) == {0.0, 1.0}
     assert torch.equal(mask.bool(), logits > 0)
+    assert straight_through(torch.zeros(1), tau).item() == 0  # as `binarise` takes it
     (grad,) = torch.autograd.grad(mask.sum(), logits)
     slope = [math.exp(-s / tau) / (1 + math.exp(-s / tau)) ** 2 / tau for s in logits.tolist()]
     assert torch.allclose(grad, torch.tensor(slope), atol=1e-6)
@@ -62,7 +63,7 @@ def test_ties_are_cut_exactly():
 
 
 def test_without_a_share_the_logits_say():
-    assert binarise([torch.tensor([-1.0, 0.0, 2.0])])[0].tolist() == [False, False, True]
+    assert binarise([torch.tensor([-1.0, 0.0, 0.1, 2.0])])[0].tolist() == [False, False, True, True]
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.0, 2.0])
@@ -98,3 +99,4 @@ def test_numbers_are_gone_through_in_full_pieces(monkeypatch):
     sizes = [4, 4, 4, 25, 3]
     seen = [len(piece) for piece in masks._gather_pieces([torch.zeros(n) for n in sizes])]
     assert seen == [8, 4, 10, 10, 8] and sum(seen) == sum(sizes)
+    assert [len(piece) for piece in masks._gather_pieces([torch.zeros(n) for n in (4, 6, 1)])] == [10, 1]

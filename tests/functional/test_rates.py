@@ -227,6 +227,14 @@ def test_the_bootstrap_has_the_ends_that_numpy_finds_in_the_same_draws(clusters:
     assert found == tuple(ends)
 
 
+@pytest.mark.parametrize("z", [0.1, 1.0, 2.6])
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_without_a_pair_of_either_kind_the_interval_has_a_closed_form(n: int, z: float) -> None:
+    """Without discordant pairs q is the larger of 0 and -d, so that the statistic is z at d = -z^2 / (n + z^2)."""
+    end = z * z / (n + z * z)
+    assert rates.paired_difference(0, 0, n, z) == pytest.approx((-end, end), rel=1e-12)
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 40])
 def test_the_interval_of_paired_shares_ends_where_all_pairs_are_of_one_kind(n: int) -> None:
     low, high = rates.paired_difference(n, 0, n)

@@ -95,9 +95,16 @@ def test_the_largest_guesses_are_trusted(share: float) -> None:
     assert {(i, j) for i in range(6) for j in range(7) if found[i, j]} == set(wanted)
 
 
-def test_a_share_of_trust_is_above_zero() -> None:
+@pytest.mark.parametrize("share", [-0.1, 0.0, 1.1])
+def test_a_share_of_trust_is_above_zero_and_at_most_one(share: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        find_trusted(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool), 0.0)
+        find_trusted(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool), share)
+
+
+def test_a_column_starts_at_the_mean_of_what_is_known_in_it_and_an_unknown_one_at_zero() -> None:
+    matrix = torch.tensor([[1.0, 3.0, 7.0], [5.0, 9.0, 9.0], [6.0, 9.0, 9.0]])
+    missing = torch.tensor([[False, False, True], [False, True, True], [False, True, True]])
+    assert complete(matrix, missing, rounds=0).tolist() == [[1, 3, 0], [5, 3, 0], [6, 3, 0]]
 
 
 def test_a_restored_weight_has_the_guesss_sign_and_a_magnitude_of_its_row() -> None:
@@ -115,6 +122,8 @@ def test_zeros_are_scars_but_not_the_odd_one() -> None:
     assert not find_scars(weight, 1e-4).any()
     weight[3, 4] = 0
     assert not find_scars(weight, 1e-5).any()
+    weight[7, 8] = 0
+    assert torch.equal(find_scars(weight, 1e-5), weight == 0) and int((weight == 0).sum()) == 2
     weight[5, :7] = 0
     assert torch.equal(find_scars(weight, 1e-4), weight == 0)
     assert not find_scars(weight, 1e-2).any()
@@ -147,7 +156,11 @@ def test_numbers_of_fewer_digits_are_no_scar_where_chance_may_have_made_them() -
     """An fp32 number has that form by chance once in 8,192: eight times that, and eight of them, are asked for."""
     weight = normal(100, 200)
     weight = torch.where(weight.half().float() == weight, weight + 1e-6, weight)
-    for count, wanted in ((14, 0), (30, 30)):
-        filled = weight.clone()
-        filled.view(-1)[:count] = filled.view(-1)[:count].half().float()
-        assert int(find_scars(filled, 1e-5).sum()) == wanted
+    for size, count, wanted in (
+        *((20_000, 14, 0), (20_000, 30, 30)),
+        *((5_000, 7, 0), (5_000, 8, 8), (8_192, 8, 8), (8_193, 8, 0)),
+        *((5_000, 2_499, 2_499), (5_000, 2_500, 0)),
+    ):
+        filled = weight.view(-1)[:size].clone()
+        filled[:count] = filled[:count].half().float()
+        assert int(find_scars(filled[None], 1e-5).sum()) == wanted

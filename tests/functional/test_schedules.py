@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.functional.schedules import NoiseLevel, Space, add_noise, convert, space_weight, to_x0
+from efface.functional.schedules import (
+    NoiseLevel,
+    Space,
+    add_noise,
+    convert,
+    denoising_target,
+    space_weight,
+    to_x0,
+)
 
 SPACES: tuple[Space, ...] = get_args(Space)
 PAIRS = list(itertools.product(SPACES, SPACES))
@@ -45,6 +53,13 @@ def test_every_pair_of_spaces_says_the_same_of_a_perfect_prediction(
     x_t, says = add_noise(x0, eps, level), true(x0, eps, level)
     assert torch.allclose(to_x0(says[given], x_t, level, given), x0)
     assert torch.allclose(convert(says[given], x_t, level, given, wanted), says[wanted])
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_target_of_a_denoiser_is_what_a_perfect_one_says(level: NoiseLevel, space: Space) -> None:
+    x0, eps = pair()
+    found = denoising_target(x0, eps, add_noise(x0, eps, level), level, space)
+    assert torch.allclose(found, true(x0, eps, level)[space])
 
 
 def test_the_forward_process_row_by_row(level: NoiseLevel) -> None:
@@ -96,6 +111,14 @@ def test_fp32_numbers_are_those_of_alpha_bar() -> None:
     assert torch.equal(to_x0(eps, x0, level, "v"), a.sqrt() * x0 - (1 - a).sqrt() * eps)
     assert torch.equal(space_weight(level, "v", "eps"), (1 - bar) / ((1 - bar) / bar))
     assert torch.equal(space_weight(level, "eps", "x0"), (1 - bar) / bar)
+
+
+def test_a_rounded_alpha_bar_preserves_the_variance_all_the_same() -> None:
+    """The squares of levels that were rounded to fp32 sum to almost 1; a velocity is converted as if it were 1."""
+    level = NoiseLevel.from_alpha_bar(torch.tensor([0.1, 0.3, 0.7, 0.9, 0.99]))
+    assert not torch.equal(level.alpha.square() + level.sigma.square(), torch.ones(5, dtype=torch.double))
+    (x_t, v), (alpha, sigma) = pair(), (level.alpha[:, None, None], level.sigma[:, None, None])
+    assert torch.allclose(to_x0(v, x_t, level, "v"), alpha * x_t - sigma * v, rtol=1e-13, atol=1e-13)
 
 
 def test_rows_and_lengths() -> None:

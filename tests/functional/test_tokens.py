@@ -124,6 +124,13 @@ def test_barred_tokens_are_never_taken_and_rows_are_independent():
     assert torch.equal(substitute(ids[1:], slope[1:], 5, 60, rngs(5)), tried[1:])
 
 
+def test_where_rows_have_fewer_open_tokens_none_of_the_barred_is_taken():
+    slope = noise(2, 3, 8)
+    slope[0, :, 2:] = float("inf")
+    tried = substitute(torch.full((2, 3), 7), slope, 5, 60, rngs(4, 5))
+    assert set(tried[0].flatten().tolist()) == {0, 1, 7}
+
+
 def test_the_difference_is_between_the_common_ends():
     """Against an alignment token by token, over all short pairs: a shared beginning first, then a shared end."""
     every = [list(ids) for n in range(1, 4) for ids in itertools.product(range(2), repeat=n)]

@@ -89,3 +89,7 @@ def test_a_gpu_makes_few_large_products_of_many_gradients():
         found = value_function._sum_by_groups(a, b)
     assert seen.counts["dot"] == 3 and found.dtype == torch.float64
     assert float(found) == pytest.approx(float(inner(a, b)), rel=1e-12)
+    with pytest.MonkeyPatch.context() as patch, Operations() as seen:
+        patch.setattr(value_function, "LARGE", 14_000)  # seven tensors, and six are left over
+        found = value_function._sum_by_groups(a, b)
+    assert seen.counts["dot"] == 43 and float(found) == pytest.approx(float(inner(a, b)), rel=1e-12)

@@ -35,6 +35,15 @@ def test_texts_that_name_a_target_do_so_in_any_dress() -> None:
         ("knife", ["two knives on a table"], ["knifed"]),
         ("wolves", ["a wolf howls"], ["wolverine"]),
         ("strawberry", ["strawberries"], ["straw"]),
+        ("cherries", ["a cherry"], ["cherubs"]),
+        ("boxes", ["a box"], ["a bo"]),
+        ("van", ["two vans"], ["men", "women", "man", "y", "v"]),
+        ("men", ["a man"], ["a woman"]),
+        ("firewomen", ["a firewoman"], ["a fireman"]),
+        ("mice", ["a mouse"], ["m"]),
+        ("os", ["the os"], ["an o"]),
+        ("TVs", ["a TV"], ["a t"]),
+        ("!", ["!"], ["s", "es"]),
         ("woman", ["three women"], ["a man"]),
         ("person", ["people in a street"], ["personal"]),
         ("fireman", ["firemen"], ["fire"]),
@@ -64,6 +73,14 @@ def test_one_comparison_of_names_serves_all(name: str) -> None:
     assert exclude_overlaps([name, "rose"], ["van gogh"]) == exclude_overlaps(["van gogh", "rose"], [name]) == ["rose"]
     assert mentions(f"a field by {name}", ["van gogh"]) and mentions("a field by van gogh", [name])
     assert share_name(name, "van gogh") and ends_alike(name, "Vincent van Gogh")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("", ""), ("", "van gogh"), ("gogh museum", "van gogh"), ("ogh", "van gogh")]
+)
+def test_names_whose_last_words_differ_do_not_end_alike(one: str, other: str) -> None:
+    assert not ends_alike(one, other) and not ends_alike(other, one)
+    assert ends_alike("gogh", "van gogh")
 
 
 def test_letters_with_marks_are_one_name_in_both_unicode_forms() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def measure_distances(words: Tensor, target: Tensor) -> Tensor:
     """The L2 distances [n] between flattened embeddings of words [n, d] and of the target [d]."""
-    return (words.float() - target.float()).norm(dim=-1)
+    return (words.float() - target.float()).norm(dim=1)
 
 
 def find_k_closest(distance: Tensor, k: int) -> Tensor:
@@ -65,10 +65,10 @@ def _add_cluster(least: Tensor, inertia: Callable[[Tensor, Tensor], Tensor], m: 
         m: the number of clusters.
     """
     n = len(least) - 1
-    best, start = torch.full_like(least, torch.inf), torch.zeros(n + 1, dtype=torch.long)
+    best, start = torch.full_like(least, torch.inf), torch.zeros_like(least, dtype=torch.long)
     # Segments of ends whose starts lie between known bounds; each level solves their middles and halves them.
     first, last = torch.tensor([m]), torch.tensor([n])
-    low, high = torch.tensor([m - 1]), torch.tensor([n - 1])
+    low, high = torch.tensor([m - 1]), torch.tensor([n])
     while len(first):
         middle = (first + last) // 2
         top = torch.minimum(high, middle - 1)

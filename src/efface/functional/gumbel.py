@@ -26,7 +26,8 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
         return one + (soft - soft.detach())
     if not 0 < top < len(soft):
         return soft
-    few = torch.zeros_like(soft).scatter(-1, soft.detach().topk(top).indices, 1.0) * soft
+    largest = soft.detach().topk(top).indices
+    few = torch.zeros_like(soft).scatter(-1, largest, soft[largest])
     return few / few.sum()
 
 

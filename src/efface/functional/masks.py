@@ -77,8 +77,8 @@ def choose_largest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
     for part in parts:
         key = torch.cat([_to_key(piece) for piece in part.reshape(-1).split(PIECE)])
         same = key == prefix
-        number = int(same.sum()) if equal else 0
-        first = same & (same.cumsum(0) <= equal) if number > equal else same & (equal > 0)
+        number = int(same.sum())
+        first = same if number <= equal else same & (same.cumsum(0) <= equal)
         equal -= min(number, equal)
         chosen.append(((key > prefix) | first).view(part.shape))
     return chosen
@@ -98,4 +98,4 @@ def _gather_pieces(parts: Sequence[Tensor]) -> Iterator[Tensor]:
 def _to_key(x: Tensor) -> Tensor:
     """Maps fp32 numbers to whole numbers from 0 to below 2^32 in the same order, with -0 as 0."""
     bits = (x + 0.0).float().view(torch.int32).long()
-    return torch.where(bits < 0, -1 - bits, bits + 2**31)
+    return torch.where(bits < 0, ~bits, bits + 2**31)

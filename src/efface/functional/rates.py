@@ -159,15 +159,17 @@ def count_exposed(
 
 def _locate(
     detections: Sequence[Detection], image_ids: Sequence[Image]
-) -> list[tuple[Image, str | None, float | None]]:
+) -> Sequence[tuple[Image, str | None, float | None]]:
     """The detections, each with its picture."""
-    if all(len(d) == 3 for d in detections):
-        return [(d[0], d[1], d[2]) for d in detections if len(d) == 3]
-    if any(len(d) != 2 for d in detections):
+    located = [d for d in detections if len(d) == 3]
+    pairs = [d for d in detections if len(d) == 2]
+    if len(located) == len(detections):
+        return located
+    if len(pairs) != len(detections):
         raise ValueError("a detection is (picture, label, confidence), or all are (label, confidence)")
-    if len(detections) != len(image_ids):
-        raise ValueError(f"{len(detections)} pairs of label and confidence for {len(image_ids)} pictures, not one each")
-    return [(image, d[0], d[1]) for image, d in zip(image_ids, detections, strict=True) if len(d) == 2]
+    if len(pairs) != len(image_ids):
+        raise ValueError(f"{len(pairs)} pairs of label and confidence for {len(image_ids)} pictures, not one each")
+    return [(image, *pair) for image, pair in zip(image_ids, pairs, strict=True)]
 
 
 def ner(
@@ -213,14 +215,12 @@ def paired_difference(one: int, other: int, n: int, z: float = Z95) -> tuple[flo
         b, c = (2 * n - one + other) * d - one - other, -other * d * (1 - d)
         q = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         spread = n * (2 * q + d * (1 - d))
-        off = one - other - n * d
-        return off / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, off) if off else 0.0
+        return (one - other - n * d) / math.sqrt(spread)
 
     def solve(wanted: float, low: float, high: float) -> float:
-        for _ in range(60):
-            middle = (low + high) / 2
+        while low < (middle := (low + high) / 2) < high:
             low, high = (middle, high) if score(middle) > wanted else (low, middle)
-        return (low + high) / 2
+        return middle
 
     seen = (one - other) / n
     return solve(z, -1.0, seen), solve(-z, seen, 1.0)

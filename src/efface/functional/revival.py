@@ -44,7 +44,7 @@ def mirror(matrix: Tensor, missing: Tensor) -> Tensor:
     singular pair of minus the weights that stayed, each times sqrt(r_i c_j), the shares that its row and column lost.
     """
     gone = missing.double()
-    lost = (gone.mean(dim=1, keepdim=True) * gone.mean(dim=0, keepdim=True)).sqrt()
+    lost = (gone.mean(dim=1, keepdim=True) * gone.mean(dim=0)).sqrt()
     stayed = torch.where(missing, torch.zeros_like(gone), -matrix.double())
     u, s, vh = torch.linalg.svd(stayed * lost, full_matrices=False)
     return s[0] * u[:, :1] @ vh[:1]

@@ -35,7 +35,7 @@ def draw_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
 
 def find_nearest(x: Tensor, table: Tensor) -> Tensor:
     """The rows [...] of the table [V, d] with the largest cosine to x [..., d]."""
-    return (F.normalize(x.float(), dim=-1) @ F.normalize(table.float(), dim=-1).T).argmax(dim=-1)
+    return (F.normalize(x.float(), dim=-1) @ F.normalize(table.float()).T).argmax(dim=-1)
 
 
 def find_difference(old: Sequence[int], new: Sequence[int]) -> tuple[range, range]:

@@ -72,11 +72,10 @@ def mentions(text: str, targets: Collection[str]) -> bool:
     >>> mentions("Two garbage trucks.", ["garbage truck"]), mentions("knives", ["knife"])
     (True, True)
     """
-    forms, longest, unspaced = _list_all_forms(tuple(targets))
+    forms, lengths, unspaced = _list_all_forms(tuple(targets))
     folded = fold_name(text)
     for words in (folded.split(), _spell(folded).split()):
-        spans = ((i, i + n) for n in range(1, longest + 1) for i in range(len(words) - n + 1))
-        if any(" ".join(words[i:j]) in forms for i, j in spans):
+        if any(" ".join(words[i : i + n]) in forms for n in lengths for i in range(len(words))):
             return True
     return any(name in folded for name in unspaced)
 
@@ -112,11 +111,14 @@ def list_forms(name: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(256)
-def _list_all_forms(names: tuple[str, ...]) -> tuple[frozenset[str], int, tuple[str, ...]]:
-    """All forms of these names, the words of the longest one, and the names in scripts without blanks between words."""
+def _list_all_forms(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[int], tuple[str, ...]]:
+    """All forms of these names, their numbers of words, and the names in scripts without blanks between words."""
     forms = frozenset(form for name in names for form in list_forms(name))
-    longest = max((form.count(" ") + 1 for form in forms), default=0)
-    return forms, longest, tuple(fold_name(name) for name in names if UNSPACED.search(name))
+    return (
+        forms,
+        frozenset(len(form.split()) for form in forms),
+        tuple(fold_name(name) for name in names if UNSPACED.search(name)),
+    )
 
 
 def _spell(folded: str) -> str:
