@@ -22,12 +22,10 @@ from efface.sweeps.forecast import forecast
 from efface.sweeps.grid import Grid, read_grid
 from efface.sweeps.jobs import expand
 from efface.sweeps.local import WorkerProcess
-from efface.sweeps.made import Made
-from efface.sweeps.page import write_page
 from efface.sweeps.rates import Rates, read_rates
 from efface.sweeps.summaries import NOT_MADE
 from efface.sweeps.sweeping import finish, plan
-from efface.sweeps.table import FIELDS, gather
+from efface.sweeps.table import gather
 from efface.sweeps.work import do_job
 
 TEXT = """
@@ -157,34 +155,6 @@ def test_a_column_that_nothing_measures_is_said(whole: tuple[Path, bytes], tmp_p
     ):
         again = efface.sweep(other, grid.parent / "out")
     assert (again.new, again.done) == (0, 6) and again.table.read_bytes() == table
-
-
-def test_a_page_gives_means_over_concepts_with_the_base_and_what_is_reported() -> None:
-    grid = Grid(models=("m",), methods=("uce",), concepts={"new": ("a", "b")}, columns=("esr1/target", "clip/unseen"))
-    lines = [
-        "m,new,a,uce,,0,0,1.0,esr1,target,all,,0.1,0.0,0.2,0.9,0.8,1.0,10,1,0.75,0.2",
-        "m,new,b,uce,,0,0,1.0,esr1,target,all,,0.3,0.2,0.4,0.7,0.6,0.8,10,0,0.75,0.2",
-        "m,new,b,uce,,0,0,1.0,esr1,target,regnet,,0.3,0.2,0.4,0.0,0.0,0.1,10,0,,",
-    ]
-    table = [dict(zip(FIELDS, line.split(","), strict=True)) for line in lines]
-    page = write_page(grid, table, "efface sweep grid.toml --out out")
-    assert "| uce | 2 | 80.0 [70.0, 90.0] n=20 (20.0); reported 75.0 (20.0) | – |" in page
-    assert "| a | uce | 90.0 [80.0, 100.0] n=10, 1 unscored (10.0) | – |" in page
-
-
-def test_a_mean_weighs_concepts_alike_and_its_interval_is_over_them_not_over_seeds() -> None:
-    grid = Grid(models=("m",), methods=("esd",), concepts={"new": ("a", "b")}, columns=("esr1/target",))
-    lines = [f"m,new,{concept},esd,,0,{seed},1.0,esr1,target,all,,,,,{value},,,10,0,," for concept, seed, value in (
-        ("a", 0, 0.4), ("a", 1, 0.6), ("b", 0, 0.9),
-    )]  # fmt: skip
-    table = [dict(zip(FIELDS, line.split(","), strict=True)) for line in lines]
-    alarms = (("base rarely shows it", tuple(f"esd of {name}" for name in "abcde")),)
-    page = write_page(grid, table, "", Made(cells=48, done=31, seconds={"erase": 3600.0}, alarms=alarms))
-    assert "| esd | 2 | 70.0 [50.0, 90.0] n=30 |" in page, "the mean of 50 and 90"
-    assert "**Only 31 of 48 cells are done so far**, in 1.00 core-hours (erase 1.00)." in page
-    empty = write_page(grid, [], "", Made(cells=48))
-    assert "**None of 48 cells is done so far.**" in empty and "|" not in empty
-    assert "| base rarely shows it | 5: esd of a; esd of b; esd of c, and 2 more |" in page
 
 
 def test_an_attack_that_can_not_be_made_is_said_and_leaves_no_worst_case(
