@@ -1,3 +1,5 @@
+"""A class-conditional DDPM: drawing as a loop by hand, weights and gradients, folders, and erasing."""
+
 from __future__ import annotations
 
 import json
@@ -8,10 +10,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 
 import efface
-from efface.concept import Prompt
 from efface.functional.gumbel import gumbel_softmax
 from efface.models.adapters.ddpm import DDPM, open_folder
-from efface.models.cond import Cond
 from efface.models.trajectory import Defaults
 from efface.training.subsets import select
 from tiny_ddpm import CLASSES, tiny_ddpm, tiny_unet
@@ -149,51 +149,6 @@ def test_the_class_embedding_is_a_weight_like_any_other(ddpm):
     assert [bool(row.any()) for row in grad] == [False, True, False, False, False, False]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "label"),
-    [
-        ("", 5),
-        ("cat", 0),
-        ("a cat", 0),
-        ("A picture of a CAT, in watercolour", 0),
-        ("hot dog", 2),
-        ("a dog", 1),
-        ("a dog beside a dog", 1),
-        ("rose", 3),
-        ("red car emoji", 4),
-    ],
-)
-def test_what_a_prompt_means(prompt, label):
-    model = tiny_ddpm()
-    assert model.find_label(prompt) == label
-    assert torch.equal(model.encode([prompt]).flatten(), torch.eye(6)[[label]])
-
-
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ("cot", "'cot' names no class of tiny; did you mean 'cat'.* there are cat, dog, hot dog, Rose, red car"),
-        ("a picture of a roze", "did you mean 'Rose'"),
-        ("cats", "did you mean 'cat'"),
-        ("concatenate", "names no class of tiny; there are cat, dog"),
-        (" ", "names no class"),
-        ("a cat next to a hot dog", r"names 2 classes \(cat, hot dog\); tiny draws one class a picture"),
-    ],
-)
-def test_unknown_classes(prompt, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_ddpm().encode([prompt])
-
-
-def test_embedding_of_ones_own():
-    model = tiny_ddpm()
-    half = torch.tensor([0.5, 0, 0, 0, 0.5, 0])
-    cond = model.encode([Prompt("cat", half), "dog"])
-    assert torch.equal(cond.flatten(), torch.stack([half, torch.eye(6)[1]]))
-    with pytest.raises(ValueError, match=r"an embedding for tiny is \[6\], weights of 5 classes and the null class"):
-        model.encode([Prompt("cat", torch.zeros(5))])
-
-
 def test_folder_round_trip_is_bit_identical(ddpm, tmp_path):
     folder = tmp_path / "out" / "model"
     ddpm.save_pretrained(folder)
@@ -284,57 +239,11 @@ def test_an_unknown_target_is_refused_before_work(monkeypatch):
         efface.erase(model, "cat", method="esd", **{**SHORT, "weights": "xattn"})
 
 
-def test_vocabulary():
-    model = tiny_ddpm()
-    assert model.list_words(3) == ["cat", "dog", "hot dog"]
-    assert model.list_words(99) == list(CLASSES)
-    assert DDPM(model.pipeline, CLASSES, "half", words=("dog",)).list_words(9) == ["dog"]
-
-
 def test_bf16_compute_is_close():
     model = tiny_ddpm()
     fast = DDPM(model.pipeline, CLASSES, "fast", defaults=model.defaults, compute=torch.bfloat16)
     far = (fast.images(PROMPTS, SEEDS).int() - model.images(PROMPTS, SEEDS).int()).abs()
     assert 0 < far.float().mean() < 8
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (("cat", "dog"), "has 2 class names and num_class_embeds 6; one embedding more"),
-        ((), "at least one name"),
-        (("cat", "dog", "fox", "car", ""), "none empty"),
-        (("cat", "dog", "fox", "car", "Cat"), "share a name"),
-    ],
-)
-def test_names_that_do_not_fit(classes, message):
-    with pytest.raises(ValueError, match=message):
-        DDPM(tiny_ddpm().pipeline, classes, "tiny")
-
-
-def test_networks_that_do_not_fit():
-    shape = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
-    shape |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-    plain = UNet2DModel(**shape)
-    with pytest.raises(ValueError, match="num_class_embeds None; one embedding more"):
-        DDPM(DDPMPipeline(plain, DDPMScheduler()), CLASSES, "plain")
-    gray = UNet2DModel(**shape, in_channels=1, out_channels=1, num_class_embeds=6)
-    with pytest.raises(ValueError, match="maps 1 channels to 1 at size 8; 3 to 3"):
-        DDPM(DDPMPipeline(gray, DDPMScheduler()), CLASSES, "gray")
-
-
-@pytest.mark.parametrize(("text", "message"), [(None, "has no classes.json; a JSON list"), ('"cat"', "holds a str")])
-def test_a_folder_without_names(tmp_path, text, message):
-    if text:
-        (tmp_path / "classes.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        open_folder(tmp_path, "cpu", None, "nameless")
-
-
-def test_conditions_stack_with_others_of_the_model():
-    model = tiny_ddpm()
-    stacked = Cond.cat([model.encode(["cat", ""]), model.encode(["dog"])])
-    assert stacked.flatten().argmax(dim=1).tolist() == [0, 5, 1]
 
 
 def test_a_model_without_an_unconditional_prediction_draws_at_guidance_1(monkeypatch):

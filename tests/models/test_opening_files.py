@@ -14,32 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import efface
 from efface.cli.app import main
+from opening_fixtures import POINTER, TEXT, UNET, cut, edit_json
 from tiny import tiny_pipeline
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl_pipeline
-
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 492265168\n"
-UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "sd"
-    tiny_pipeline().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "sd"))
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-10])
-
-
-def edit_json(file: Path, **changes: object) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def without(file: Path, piece: str) -> None:
@@ -216,68 +194,6 @@ def test_shards_are_opened_and_a_missing_one_is_named(tmp_path: Path) -> None:
     shards[1].unlink()
     with pytest.raises(ValueError, match=rf"{shards[1].name} is missing"):
         efface.load(str(tmp_path / "cut"), device="cpu")
-
-
-def test_a_pickle_is_read_as_tensors_alone_and_said(folder: Path) -> None:
-    plain = efface.load(str(folder), device="cpu").fingerprint()
-    torch.save(load_file(folder / UNET), folder / "unet/diffusion_pytorch_model.bin")
-    assert efface.load(str(folder), device="cpu").fingerprint() == plain  # safetensors come first, and no word
-    (folder / UNET).unlink()
-    with pytest.warns(UserWarning, match=r"diffusion_pytorch_model\.bin is a pickle, from which only tensors are read"):
-        assert efface.load(str(folder), device="cpu").fingerprint() == plain
-
-
-class Hostile:
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return (Path.mkdir, (Path("/tmp/efface-was-run"),))  # type: ignore[return-value]
-
-
-@pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model", "text_encoder/model"])
-@pytest.mark.filterwarnings("ignore:.*is a pickle")
-def test_a_pickle_that_holds_more_than_tensors_is_refused(folder: Path, part: str) -> None:
-    file = folder / f"{part}.safetensors"
-    held = {**load_file(file), "extra": Hostile()}
-    file.unlink()
-    torch.save(held, file.with_name("pytorch_model.bin" if "text" in part else "diffusion_pytorch_model.bin"))
-    with pytest.raises(ValueError, match=r"\.bin can't be opened"):
-        efface.load(str(folder), device="cpu")
-    assert not Path("/tmp/efface-was-run").exists()
-
-
-@pytest.mark.parametrize(
-    ("part", "kind", "settings"),
-    [("text_encoder", "AutoModel", "config.json"), ("tokenizer", "AutoTokenizer", "tokenizer_config.json")],
-)
-def test_code_that_a_part_brings_for_an_open_class_is_not_run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, kind: str, settings: str
-) -> None:
-    """transformers would ask whether to run it, and whoever says yes runs it."""
-    run = tmp_path / "was-run"
-    (folder / part / "mine.py").write_text(f"open({str(run)!r}, 'w')\nclass Mine: pass\n")
-    named = {"AutoConfig": "mine.Mine", "AutoModel": "mine.Mine", "AutoTokenizer": ["mine.Mine", None]}
-    edit_json(folder / part / settings, auto_map=named)
-    edit_json(folder / "model_index.json", **{part: ["transformers", kind]})
-    monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises(
-        ValueError, match=rf"{settings} names code that comes with the model \(auto_map\), .* {kind} would"
-    ):
-        efface.load(str(folder), device="cpu")
-    assert not run.exists()
-
-
-@pytest.mark.parametrize("name", ["x.ckpt", "x.pt", "x.bin", "x.pth", "x.CKPT"])
-@pytest.mark.parametrize("tail", ["", "@plain"])
-@pytest.mark.parametrize("there", [True, False])
-def test_a_pickle_by_its_name_is_never_a_hub_id(tmp_path, monkeypatch, name, tail, there) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    if there:
-        (tmp_path / "models" / name).write_bytes(b"\x80\x04")
-    said = (
-        "is a pickle, which is not opened.*convert it to .safetensors" if there else "is not there; a pickle would not"
-    )
-    with pytest.raises(ValueError, match=rf"models/{name} {said}.* give FILE\.safetensors@FOLDER"):
-        efface.load(f"models/{name}{tail}", device="cpu")
 
 
 def test_other_files_and_paths_that_are_not_there(tmp_path, monkeypatch, folder) -> None:

@@ -17,9 +17,8 @@ from efface.cli.app import main
 from efface.models import segmenter
 from efface.scorers._networks import read_config
 from hub_stand_in import serve
+from opening_fixtures import TEXT, UNET
 from tiny import tiny_pipeline
-
-UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 
 
 @pytest.fixture
