@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from efface.evaluation.places import read_places
 from efface.files import (
     check_file,
     check_folder,
@@ -33,6 +34,8 @@ from efface.files import (
     write_whole,
 )
 from efface.files.tensors import read_pickle
+from efface.records.audit import read_audit
+from efface.records.report import read_report
 
 
 def test_round_trip(tmp_path):
@@ -69,6 +72,18 @@ def test_foreign_file(tmp_path):
 def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*x$"):
         read_tensors(tmp_path / "x")
+
+
+def test_a_folder_without_what_is_sought_is_told_from_none_and_from_a_file(tmp_path):
+    (tmp_path / "cat-judged").mkdir()
+    (tmp_path / "cat-judged" / "rows.parquet").touch()
+    for read, name in ((read_report, "report.json"), (read_audit, "audit.json"), (read_places, "protocol.json")):
+        with pytest.raises(FileNotFoundError, match=rf"cat-judged holds no {name}; give the --out of an `efface"):
+            read(tmp_path / "cat-judged")
+        with pytest.raises(FileNotFoundError, match=r"no folder .*cat-judge; did you mean 'cat-judged'\?; give the"):
+            read(tmp_path / "cat-judge")
+        with pytest.raises(FileNotFoundError, match=r"rows.parquet is a file; give its folder, .*cat-judged$"):
+            read(tmp_path / "cat-judged" / "rows.parquet")
 
 
 @pytest.mark.parametrize("read", [read_tensors, read_json, read_text, hash_file, open_picture, read_parquet])

@@ -37,13 +37,14 @@ def test_evaluations_and_published_files_make_one_page(tmp_path: Path, capsys: p
     [
         ([], "no evaluation to report on"),
         (["{tmp}"], "no report.json"),
+        (["{tmp}", "{tmp}/../{name}"], "is given twice; the page shows each evaluation once"),
         (["{tmp}", "--per-group", "0"], "at least 1"),
         (["{tmp}", "--erased", "church"], "give one with --import"),
         (["--import", "{tmp}/none.csv", "--erased", "church"], "none.csv"),
     ],
 )
 def test_bad_input_exits_2(args: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [a.format(tmp=tmp_path) for a in args]
+    given = [a.format(tmp=tmp_path, name=tmp_path.name) for a in args]
     assert main(["report", *given, "--out", str(tmp_path / "r.html")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()

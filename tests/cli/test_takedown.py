@@ -104,7 +104,7 @@ def test_a_folder_that_holds_other_work_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("the request came on 3 May")
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(ValueError, match=r"holds other work \(model_index.json\) and no request.json .* a new folder"):
-        efface.takedown("no/such-model", "cat", tmp_path)
+        efface.takedown("glyphs", "cat", tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model_index.json", "notes.txt"]
 
 

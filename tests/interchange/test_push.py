@@ -13,6 +13,7 @@ import pytest
 import efface
 from efface.cli.app import main
 from efface.files import hash_file
+from efface.reporting.wording import format_title
 from hub_stand_in import Hub, serve
 from lora_fixtures import dense, low_rank, same_change
 from report_fixtures import evaluation, record
@@ -94,7 +95,10 @@ def test_folders_and_edits_are_sent_too(hub: Hub, tmp_path: Path) -> None:
 
 def test_the_card_says_what_was_measured_and_what_was_not(tmp_path: Path) -> None:
     seen = record()
-    folder = evaluation(tmp_path / "judged")
+    first = next(m for m in seen.measures if m.metric == "esr1" and m.judge == "all")
+    told = first.model_copy(update={"title": "gone from top 1: the target"})
+    seen = record(measures=tuple(told if m is first else m for m in seen.measures))
+    folder = evaluation(tmp_path / "judged", measures=seen.measures)
     about = {"format": "kohya", "target": list(seen.targets), "method": seen.method, "model": "tiny"}
     about |= {"base": seen.drawing.fingerprint}
     (tmp_path / "x.safetensors").write_bytes(b"a file")
@@ -102,7 +106,11 @@ def test_the_card_says_what_was_measured_and_what_was_not(tmp_path: Path) -> Non
     card = efface.push(tmp_path / "x.safetensors", "me/tiny", licence="mit", evaluation=folder).card
     for m in (m for m in seen.measures if m.judge == "all" and m.unit == "share" and m.edited.value is not None):
         e = m.edited
-        assert f"| {m.title} | {m.group} |" in card and f"{e.value:.1%} ({e.low:.1%} to {e.high:.1%}) | {e.n} |" in card
+        assert (
+            f"| {format_title(m)} | {m.group} |" in card
+            and f"{e.value:.1%} ({e.low:.1%} to {e.high:.1%}) | {e.n} |" in card
+        )
+    assert "no judge sees it: " in card and "gone from top" not in card
     assert f"Suite {seen.suite.name}" in card and "- attacks of any kind:" in card
     said = {"edit_sha256": seen.drawing.edit, "strength_in_file": seen.drawing.strength}
     (tmp_path / "x.json").write_text(json.dumps({**about, **said}))

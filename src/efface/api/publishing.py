@@ -53,6 +53,9 @@ def report(
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {out} must end in .html, for example {Path(out).with_suffix('.html')}")
     check_file(Path(out))
+    places = [Path(folder).resolve() for folder in some]
+    if twice := [folder for i, folder in enumerate(some) if places[i] in places[:i]]:
+        raise ValueError(f"{twice[0]} is given twice; the page shows each evaluation once")
     others = [published.read_published(Path(path), tuple(erased), tuple(kept) or None) for path in imports]
     with show_progress(progress) as on_progress:
         return write_page(

@@ -142,6 +142,8 @@ def _read_evaluation(folder: Path, about: Mapping[str, Any]) -> Takedown:
 
 def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | None) -> str:
     """Writes the model card: request, method, protocol, rates with intervals, what was not tested, licence."""
+    from ..reporting.wording import format_title
+
     targets = ", ".join(about["target"]) or "a concept"
     lines = ["---", f"license: {json.dumps(licence)}", f"base_model: {json.dumps(about['model'])}"]
     lines += ["tags: [concept-erasure, efface]", "---", "", f"# {about['model']} without {targets}", ""]
@@ -166,7 +168,7 @@ def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | N
     lines += ["95 % intervals.", "", "| measure | group | base | edited | n |", "| --- | --- | --- | --- | --- |"]
     for m in record.rates:
         base, edited = (_format_interval(estimate, m.unit) for estimate in (m.base, m.edited))
-        lines.append(f"| {m.title} | {m.group} | {base} | {edited} | {m.edited.n} |")
+        lines.append(f"| {format_title(m)} | {m.group} | {base} | {edited} | {m.edited.n} |")
     lines += ["", "## What was not tested", "", *(f"- {each.what}: {each.why}" for each in record.untested), ""]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json, write_whole
+from ..files.missing import require_in
 from ..records.report import list_differences
 
 FILE = "protocol.json"
@@ -31,9 +32,7 @@ def read_places(folder: Path) -> Places:
         FileNotFoundError: the folder holds no protocol.json.
         ValueError: the file, which the message names, is damaged.
     """
-    path = folder / FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {FILE}; give the --out of an `efface evaluate`")
+    path = require_in(folder, FILE, "give the --out of an `efface evaluate`")
     images, edit = _read(path).get("images"), _read(path).get("edit", "")
     if not isinstance(images, str) or not isinstance(edit, str):
         raise ValueError(f"{path} is damaged: it does not say where the pictures lie; run the evaluation again")

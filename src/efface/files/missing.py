@@ -28,6 +28,27 @@ def require_file(path: str | Path) -> Path:
     return Path(path)
 
 
+def require_in(folder: Path, name: str, remedy: str) -> Path:
+    """Returns the path of a file in a folder.
+
+    Args:
+        folder: the folder.
+        name: the file's name.
+        remedy: what would have worked, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such folder, it is a file, or it has no file of this name.
+    """
+    path = folder / name
+    if path.is_file():
+        return path
+    if folder.is_dir():
+        raise FileNotFoundError(f"{folder} holds no {name}; {remedy}")
+    if folder.exists():
+        raise FileNotFoundError(f"{folder} is a file; give its folder, {folder.parent}")
+    raise FileNotFoundError(f"{describe_missing(folder, 'folder')}; {remedy}")
+
+
 def _describe_place(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent}"

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from ..files.missing import require_in
 from ..plurals import write_count
 from .report import Drawing, Estimate, Measure, Part
 from .sealed import parse_sealed, read_sealed
@@ -119,7 +120,5 @@ def read_audit(folder: Path) -> Audit:
         FileNotFoundError: the folder has no `audit.json`.
         ValueError: it was written by another version, was changed since, or is damaged.
     """
-    path = folder / "audit.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no audit.json; give the --out of an `efface audit` that finished")
+    path = require_in(folder, "audit.json", "give the --out of an `efface audit` that finished")
     return read_sealed(path, FORMAT_VERSION, partial(parse_sealed, Audit), "run the audit again")

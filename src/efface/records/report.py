@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..files.missing import require_in
 from ..files.structured import shorten
 from ..plurals import write_count
 from .sealed import parse_sealed, read_sealed
@@ -232,9 +233,7 @@ def read_report(folder: Path) -> Record:
         FileNotFoundError: the folder holds no finished evaluation.
         ValueError: it was written by another version, was changed since, or is damaged.
     """
-    path = folder / "report.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no report.json; give the --out of an `efface evaluate` that finished")
+    path = require_in(folder, "report.json", "give the --out of an `efface evaluate` that finished")
     return read_sealed(path, FORMAT_VERSION, partial(parse_sealed, Record), "run the evaluation again")
 
 
