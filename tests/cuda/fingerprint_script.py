@@ -8,7 +8,7 @@ import torch
 from tiny_pair import open_pair
 
 from efface.models import fingerprint
-from fake_cuda import tensors
+from fake_cuda import counting
 
 PIECE = 1000
 
@@ -19,21 +19,21 @@ def main() -> None:
         model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = pair["cuda"].weights
     fingerprint.PIECE = PIECE
-    tensors.COPIED.update(bytes=0, largest=0)
-    tensors.MEM["peak"] = before = tensors.MEM["now"]
-    tensors.COUNT["on"] = True
+    counting.COPIED.update(bytes=0, largest=0)
+    counting.MEM["peak"] = before = counting.MEM["now"]
+    counting.COUNT["on"] = True
     there = fingerprint.compute_digests(weights)
-    tensors.COUNT["on"] = False
+    counting.COUNT["on"] = False
     print(
         json.dumps(
             {
                 "same": there == fingerprint.compute_digests(pair["cpu"].weights),
                 "bytes": sum(weight.numel() * weight.element_size() for weight in weights.values()),
                 "largest weight": max(weight.numel() * weight.element_size() for weight in weights.values()),
-                "copied": tensors.COPIED["bytes"],
-                "largest copy": tensors.COPIED["largest"],
+                "copied": counting.COPIED["bytes"],
+                "largest copy": counting.COPIED["largest"],
                 "piece": PIECE * 2,
-                "beside the weights": tensors.MEM["peak"] - before,
+                "beside the weights": counting.MEM["peak"] - before,
             }
         )
     )

@@ -11,7 +11,7 @@ import torch
 
 import efface
 from efface.models.base import Model
-from fake_cuda import tensors
+from fake_cuda import counting
 from tiny import WORDS, small_pipeline
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -34,11 +34,11 @@ def count_waits(work: Callable[[Callable[..., None]], Any]) -> tuple[Any, list[i
     The work is given a function to call as progress is told; what it tells of drawing before a step is no step.
     """
     marks: list[int] = []
-    tensors.SYNCS.clear()
-    tensors.COUNT["on"] = True
+    counting.SYNCS.clear()
+    counting.COUNT["on"] = True
     try:
-        made = work(lambda *_, drawn=None, **__: None if drawn else marks.append(tensors.waits()))
+        made = work(lambda *_, drawn=None, **__: None if drawn else marks.append(counting.waits()))
     finally:
-        tensors.COUNT["on"] = False
-    sites = {f"{kind} {site}": n for (kind, site), n in tensors.SYNCS.most_common()}
+        counting.COUNT["on"] = False
+    sites = {f"{kind} {site}": n for (kind, site), n in counting.SYNCS.most_common()}
     return made, [after - before for before, after in pairwise(marks)], sites

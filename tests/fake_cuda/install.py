@@ -10,7 +10,8 @@ import torch.cuda.amp.common
 from torch.optim.optimizer import _foreach_supported_types
 
 from . import GUARD
-from .tensors import CUDA0, CUDA_GEN, MEM, FakeCuda, FakeGenerator, Functions, Mode, note
+from .counting import MEM, note
+from .tensors import CUDA0, CUDA_GEN, FakeCuda, FakeGenerator, Functions, Mode
 
 
 class _Props:

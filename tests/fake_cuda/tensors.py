@@ -2,14 +2,11 @@
 
 Tensors of two devices in one operation raise (0-dim CPU operands of pointwise operations may mix, CPU indices may
 index, `copy_` and `to` cross over), generators must match the device, integer matmul and linear algebra in half
-precision raise. `SYNCS` counts, by line of the project, what makes the host wait for a device.
+precision raise. `counting.SYNCS` counts, by line of the project, what makes the host wait for a device.
 """
 
 from __future__ import annotations
 
-import collections
-import os
-import sys
 from typing import Any
 
 import torch
@@ -17,17 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-PROJECT = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "src", "efface")
-SYNCS: collections.Counter = collections.Counter()
-"""What made the host wait, by kind and line of the project."""
-UPCAST: collections.Counter = collections.Counter()
-"""Operations in half precision that a CPU lacks, computed in fp32."""
-COUNT = {"on": False}
-MEM = {"now": 0, "peak": 0}
-"""Live bytes on the device."""
-COPIED = {"bytes": 0, "largest": 0}
-"""Bytes that went from the device to the host, in all and in one copy, where waits are counted."""
-_live: dict[int, list] = {}
+from .counting import UPCAST, note, note_copied, track
+from .operations import COPIES, INDEXED, MATMUL, NO_HALF, NORMS, RANDOM, SCALAR_OK, SYNC_OPS, WAITING
+
 _Gen = torch.Generator
 CUDA0 = torch.device("cuda:0")
 
@@ -68,7 +57,7 @@ class FakeCuda(torch.Tensor):
             requires_grad=requires_grad,
         )
         r.elem = elem
-        _track(r, elem)
+        track(r, elem)
         return r
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -108,145 +97,6 @@ class FakeCuda(torch.Tensor):
 
 def _rebuild(elem, rg):
     return FakeCuda(elem, rg)
-
-
-def _track(r, elem):
-    """Bytes of storages that some fake tensor holds."""
-    try:
-        st = elem.untyped_storage()
-        key, size = st.data_ptr(), st.nbytes()
-    except Exception:
-        return
-    if not key:
-        return
-    if key in _live:
-        _live[key][0] += 1
-    else:
-        _live[key] = [1, size]
-        MEM["now"] += size
-        MEM["peak"] = max(MEM["peak"], MEM["now"])
-    r._held = _Held(key)
-
-
-class _Held:
-    __slots__ = ("key",)
-
-    def __init__(self, key):
-        self.key = key
-
-    def __del__(self):
-        _untrack(self.key)
-
-
-def _untrack(key):
-    e = _live.get(key)
-    if e:
-        e[0] -= 1
-        if not e[0]:
-            MEM["now"] -= e[1]
-            del _live[key]
-
-
-def site():
-    f = sys._getframe(2)
-    while f:
-        if f.f_code.co_filename.startswith(PROJECT):
-            return f"{f.f_code.co_filename[len(PROJECT) + 1 :]}:{f.f_lineno}"
-        f = f.f_back
-    return "?"
-
-
-def note(kind):
-    """Counts one wait, where waits are counted."""
-    if COUNT["on"]:
-        SYNCS[kind, site()] += 1
-
-
-def note_copied(elem: torch.Tensor) -> None:
-    """Counts the bytes of one copy to the host, where waits are counted."""
-    if COUNT["on"]:
-        size = elem.numel() * elem.element_size()
-        COPIED.update(bytes=COPIED["bytes"] + size, largest=max(COPIED["largest"], size))
-
-
-def waits() -> int:
-    """How often the host has waited."""
-    return sum(n for (kind, _), n in SYNCS.items() if kind != "empty_cache")
-
-
-RANDOM = {
-    "normal_",
-    "uniform_",
-    "random_",
-    "bernoulli_",
-    "exponential_",
-    "geometric_",
-    "multinomial",
-    "randperm",
-    "randint",
-    "randn",
-    "rand",
-    "normal",
-    "bernoulli",
-    "randn_like",
-    "rand_like",
-    "randint_like",
-    "cauchy_",
-    "log_normal_",
-}
-COPIES = {"copy_", "_to_copy", "copy", "_copy_from", "set_"}
-INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
-SCALAR_OK = {
-    "fill_",
-    "fill",
-    "masked_fill",
-    "masked_fill_",
-    "where",
-    "full",
-    "lerp",
-    "lerp_",
-    "clamp",
-    "clamp_",
-    "index_fill_",
-    "index_fill",
-    "linspace",
-    "arange",
-    "_local_scalar_dense",
-    "native_layer_norm",
-    "item",
-    "_amp_foreach_non_finite_check_and_unscale_",
-    "_fused_adam_",
-    "_fused_adamw_",
-    "_fused_sgd_",
-}
-MATMUL = {"mm", "bmm", "addmm", "baddbmm", "addbmm", "matmul", "convolution", "dot", "mv", "addmv", "linear", "_int_mm"}
-NO_HALF = {
-    "cdist",
-    "_cdist_forward",
-    "_cdist_backward",
-    "geqrf",
-    "cholesky",
-    "inverse",
-    "svd",
-    "pinverse",
-    "lstsq",
-    "triangular_solve",
-}
-NORMS = {f"linalg_{name}" for name in ("vector_norm", "norm", "matrix_norm", "cross", "vecdot", "diagonal")}
-SYNC_OPS = {
-    "_local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "is_nonzero",
-    "unique_dim",
-    "_unique2",
-    "unique_consecutive",
-    "allclose",
-    "bincount",
-    "repeat_interleave",
-}
-WAITING = {"_local_scalar_dense": "item"}
 
 
 ASKED: list = []  # device of the generator in the call under way: C++ hands on a plain one
