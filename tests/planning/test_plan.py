@@ -10,7 +10,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensor
 
-import efface
 import efface.planning.estimating
 from efface import methods
 from efface.cli.app import main
