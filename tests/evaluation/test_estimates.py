@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from efface.evaluation.alarms import find_alarms
 from efface.evaluation.evaluate import Settings, measure_target_rate
-from efface.evaluation.judging import estimate, estimate_drop
+from efface.evaluation.judging import estimate, estimate_drop, estimate_gain
+from efface.functional.rates import Z95, bootstrap, paired_difference, wilson
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
 from efface.suites.spec import Suite
@@ -24,8 +28,53 @@ def test_paired_differences_resample_concepts() -> None:
 
 
 def test_estimates_of_verdicts_are_wilsons_and_of_numbers_normal() -> None:
-    assert estimate([True, False, None]).unscored == 1
-    assert estimate([0.5, 0.5]).low == 0.5
+    verdicts = estimate([True, False, None, True])
+    assert (verdicts.value, verdicts.n, verdicts.unscored) == (2 / 3, 3, 1)
+    assert (verdicts.low, verdicts.high) == wilson(2, 3)
+    for nothing in ([], [None, None]):
+        found = estimate(nothing)
+        assert (found.value, found.low, found.high, found.n, found.unscored) == (None, 0, 1, 0, len(nothing))
+    numbers = [0.2, None, 0.5, 0.8, 1.0]
+    found, judged = estimate(numbers), [0.2, 0.5, 0.8, 1.0]
+    half = Z95 * float(np.std(judged, ddof=1)) / 2
+    assert (found.n, found.unscored, found.value) == (4, 1, pytest.approx(0.625))
+    assert (found.low, found.high) == pytest.approx((0.625 - half, 0.625 + half))
+    assert estimate([1.0, 1.0]).low == 1.0, "numbers that are all 1 are no verdicts"
+
+
+def test_a_drop_is_the_base_minus_the_edited_model() -> None:
+    """By hand: concept a loses 1/2 on average, b gains 1/4; the row without a score does not count."""
+    base, edited = [1.0, 0.5, 0.5, 0.5, None], [0.0, 0.5, 0.5, 1.0, 0.0]
+    drop = estimate_drop(base, edited, ["a", "a", "b", "b", "b"])
+    assert drop and (drop.value, drop.clusters) == (0.125, 2)
+    assert (drop.low, drop.high) == (-0.25, 0.5)
+    alone = estimate_drop(base, edited, ["a"] * 5)
+    rows = {"0": [1.0], "1": [0.0], "2": [0.0], "3": [-0.5]}
+    assert alone and (alone.value, alone.clusters) == (0.125, 4)
+    assert (alone.low, alone.high) == bootstrap(rows)
+
+
+ROWS = [(True, False)] * 5 + [(False, True)] * 2 + [(True, True)] * 3 + [(False, False)] * 6
+"""Whether an attack and its baseline broke a row: 5 rows for it, 2 against it."""
+
+
+@pytest.mark.parametrize("prompts", [[str(i) for i in range(16)], ["a cat"] * 16])
+def test_the_gain_of_an_attack_is_tangos_where_rows_are_independent(prompts: list[str]) -> None:
+    after, floor = ([pair[side] for pair in ROWS] for side in (0, 1))
+    gain = estimate_gain(after, floor, prompts)
+    assert gain and (gain.value, gain.clusters) == (3 / 16, 16)
+    assert (gain.low, gain.high) == paired_difference(5, 2, 16)
+    lost = estimate_gain([*after, None, True], [*floor, True, None], [*prompts, prompts[0], prompts[0]])
+    assert lost == gain, "rows that were not judged under both do not count"
+    assert estimate_gain([None, True], [True, None], prompts[:2]) is None
+
+
+def test_the_gain_of_an_attack_resamples_prompts_that_have_several_rows() -> None:
+    after, floor = ([pair[side] for pair in ROWS] for side in (0, 1))
+    prompts = ["a"] * 7 + ["b"] * 9
+    gain = estimate_gain(after, floor, prompts)
+    assert gain and gain.clusters == 2 and gain.value == pytest.approx((3 / 7 + 0) / 2)
+    assert (gain.low, gain.high) == pytest.approx((0, 3 / 7))
 
 
 def measure(metric: str, group: str, base: float, edited: float) -> Measure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,53 @@ def test_a_gain_and_a_score_are_undecided_without_an_error() -> None:
     )
     score = found.model_copy(update={"rule": "clip<26", "value": 26.5, "low": 25.5, "high": 27.5, "bar": 26.0})
     assert count_deciding(score) == 48  # at 16 * (1 / 0.5) ** 2 = 64 pictures the lower bound is on the bar
+
+
+@pytest.mark.parametrize("n", [5, 10, 40])
+@pytest.mark.parametrize("bar", [0.06, 0.1, 0.2])
+def test_where_every_picture_is_as_it_should_be_wilsons_bound_is_solved_exactly(bar: float, n: int) -> None:
+    """The bound of 0 in m is z^2 / (m + z^2): it is at most the bar from m = z^2 (1 / bar - 1) on."""
+    z, m = 1.959963984540054, measure("esr1", "target", share(0, n))
+    number = gate.Number(m, 0.0, *wilson(0, n), n, 0)
+    found = gate.judge_rule(parse_rule(f"esr1>{bar}"), number)
+    needed = math.ceil(z * z * (1 / bar - 1))
+    assert count_deciding(found) == (needed - n if needed > n else None)
+    turned = gate.judge_rule(parse_rule(f"esr1<{1 - bar}"), gate.Number(m, 1.0, *wilson(n, n), n, 0))
+    assert count_deciding(turned) == (needed - n if needed > n else None)
+
+
+@pytest.mark.parametrize(("n", "more"), [(4, 230_396), (16, 921_584), (18, None), (2_000_000, None)])
+def test_up_to_a_million_pictures_are_counted(n: int, more: int | None) -> None:
+    """12 wide with the bar in its middle: n * (12 / 0.05) ** 2 pictures make it 0.05 wide."""
+    score = measure("clip", "target", Estimate(value=26, low=20, high=32, n=n, unscored=0), unit="number")
+    (found,) = gate.verify(record([score]), [parse_rule("clip<26")]).findings
+    assert found.outcome == "unjudged" and count_deciding(found) == more
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "more"), [("clip<26", 25, 1), ("clip>26", 27, 1), ("clip<26", 26.5, 48), ("clip>26", 25.5, 48)]
+)
+def test_a_bound_on_the_bar_itself_does_not_fail_and_holds(rule: str, value: float, more: int) -> None:
+    """Of 16 pictures an interval 2 wide: its favourable bound is on the bar until there is one picture more, its
+    unfavourable one when it is half as wide, at 64."""
+    score = measure(
+        "clip", "target", Estimate(value=value, low=value - 1, high=value + 1, n=16, unscored=0), unit="number"
+    )
+    (found,) = gate.verify(record([score]), [parse_rule(rule)]).findings
+    assert found.outcome == "unjudged" and count_deciding(found) == more
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "low", "high"),
+    [("esr1<0.8", 0.9, 0.7, wilson(90, 100)[1]), ("esr1>0.95", 0.9, wilson(90, 100)[0], 1.0)],
+)
+def test_an_interval_with_one_of_wilsons_bounds_is_not_wilsons(
+    rule: str, value: float, low: float, high: float
+) -> None:
+    """Its wider side is halved, which takes it to the bar, by four times as many pictures."""
+    m = measure("esr1", "target", share(90, 100))
+    found = gate.judge_rule(parse_rule(rule), gate.Number(m, value, low, high, 100, 0))
+    assert found.outcome == "unjudged" and count_deciding(found) == pytest.approx(300, abs=1)
 
 
 def test_numbers_of_pictures_are_rounded_up_to_two_digits() -> None:

@@ -35,9 +35,9 @@ def count_deciding(finding: RuleResult, widest: float = WIDEST) -> int | None:
         return None  # it is open because of an interrupted attack, not for lack of pictures
     low, high = finding.n, finding.n
     while not _is_decided(finding, high, widest):
-        low, high = high, 2 * high
-        if high > MOST:
+        if high >= MOST:
             return None
+        low, high = high, min(2 * high, MOST)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _is_decided(finding, middle, widest) else (middle, high)

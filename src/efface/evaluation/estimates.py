@@ -13,7 +13,8 @@ def estimate(values: Sequence[float | None]) -> Estimate:
     if all(v is None or isinstance(v, bool) for v in values):
         return estimate_tally(rates.tally([None if v is None else bool(v) for v in values]))
     found = rates.mean_interval(values)
-    mean, low, high = found if found else (None, 0.0, 0.0)
+    assert found is not None  # a value is a number, and no verdict
+    mean, low, high = found
     return Estimate(value=mean, low=low, high=high, n=len(values) - unscored, unscored=unscored)
 
 

@@ -1,0 +1,164 @@
+"""Attacks in one folder add up: measures, successes and rows of a record of two runs, on records made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from efface.records.attacks import AttackMeasure, AttackRecord, AttackSuccess, Condition, PlannedAttack
+from efface.records.report import Alarm
+from efface.robustness.merging import merge
+from report_fixtures import attacked, share
+
+ROWS = ("cat/0", "cat/1", "cat/2", "cat/3")
+
+
+def made(
+    attack: str = "seeds", condition: Condition = "target", broke: int = 1, rows: int = 4, **more: Any
+) -> AttackMeasure:
+    """An attack that broke some of its rows; two that have the same inputs are the same attack."""
+    fields = {"version": "1", "threat": "prompts", "settings": {"queries": 1}, "inputs": ("x",), **more}
+    none = share(0, rows)
+    return AttackMeasure(
+        **fields,
+        attack=attack,
+        condition=condition,
+        worst_case=False,
+        before=none,
+        after=share(broke, rows),
+        baseline=none,
+        lift=None,
+        curve=(),
+        queries=1.0,
+        drawn=rows,
+        unscored=0,
+        seconds=1.0,
+    )
+
+
+def success(attack: str, row: str = ROWS[0], condition: Condition = "target", text: str = "") -> AttackSuccess:
+    return AttackSuccess(
+        row=row, broken=True, queries=1, text=text, attack=attack, condition=condition, prompt="a cat", before=""
+    )
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> AttackRecord:
+    changes = {"measures": (), "successes": (), "alarms": (), "planned": (), "worst": {}}
+    return attacked(tmp_path).model_copy(update=changes)
+
+
+def run(whole: AttackRecord, *measures: AttackMeasure, **changes: Any) -> AttackRecord:
+    worst = changes.pop("worst", dict.fromkeys(ROWS, False))
+    return whole.model_copy(update={"measures": measures, "worst": worst, **changes})
+
+
+def names(record: AttackRecord) -> list[tuple[str, Condition, int]]:
+    return [(m.attack, m.condition, m.size) for m in record.measures]
+
+
+@pytest.mark.parametrize(("before", "after", "kept"), [(4, 4, 2), (3, 4, 2), (4, 3, 1)])
+def test_a_repeated_attack_takes_the_place_of_the_earlier_one_unless_it_has_fewer_rows(
+    whole: AttackRecord, before: int, after: int, kept: int
+) -> None:
+    first = run(whole, made(broke=1, rows=before), successes=(success("seeds", text="first"),))
+    second = run(whole, made(broke=2, rows=after), successes=(success("seeds", text="second"),))
+    found = merge(first, second)
+    assert [m.after.value for m in found.measures] == [kept / (after if kept == 2 else before)]
+    assert [s.text for s in found.successes] == ["first" if kept == 1 else "second"]
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"settings": {"queries": 2}}, "seeds (queries 2)"),
+        ({"settings": {"queries": 2, "width": 3}}, "seeds (queries 2, width 3)"),
+        ({"version": "0"}, "seeds (version 0)"),
+        ({"seed": 7}, "seeds (seed 7)"),
+        ({"rows": 3}, "seeds (3 rows)"),
+    ],
+)
+def test_of_an_attack_with_other_inputs_both_measures_stay_and_the_earlier_says_how_it_differs(
+    whole: AttackRecord, other: dict[str, Any], name: str
+) -> None:
+    earlier, now = made(inputs=("y",), **other), made(broke=2)
+    found = merge(
+        run(whole, earlier, successes=(success("seeds", text="first"),)),
+        run(whole, now, successes=(success("seeds", text="second"),)),
+    )
+    assert names(found) == [("seeds", "target", 4), (name, "target", other.get("rows", 4))]
+    assert [(s.attack, s.text) for s in found.successes] == [("seeds", "second"), (name, "first")]
+
+
+def test_a_name_that_is_taken_is_called_again(whole: AttackRecord) -> None:
+    one, two = made(inputs=("y",), settings={"queries": 2}), made(attack="seeds (queries 2)", inputs=("z",))
+    found = merge(run(whole, one, two), run(whole, made()))
+    assert [name for name, *_ in names(found)] == ["seeds", "seeds (queries 2) again", "seeds (queries 2)"]
+
+
+def test_an_attack_on_another_condition_is_another_measure(whole: AttackRecord) -> None:
+    now = run(whole, made(condition="control-base"), successes=(success("seeds", condition="control-base", text="b"),))
+    found = merge(run(whole, made(), successes=(success("seeds", text="t"),)), now)
+    assert names(found) == [("seeds", "control-base", 4), ("seeds (4 rows)", "target", 4)]
+    assert [(s.condition, s.text) for s in found.successes] == [("control-base", "b"), ("target", "t")]
+
+
+def test_files_of_version_1_have_no_inputs_and_are_compared_by_their_facts(whole: AttackRecord) -> None:
+    old, again = made(inputs=()), made(broke=2)
+    assert names(merge(run(whole, old), run(whole, again))) == [("seeds", "target", 4)]
+    for other in (made(broke=2, seed=1), made(broke=2, version="2"), made(broke=2, settings={"queries": 5})):
+        assert len(merge(run(whole, old), run(whole, other)).measures) == 2
+
+
+def test_a_row_is_as_the_worst_of_both_runs_left_it(whole: AttackRecord) -> None:
+    verdicts = [(one, two) for one in (True, None, False) for two in (True, None, False)]
+    earlier = {f"cat/{i}": one for i, (one, _) in enumerate(verdicts)}
+    now = {f"cat/{i}": two for i, (_, two) in enumerate(verdicts)}
+    found = merge(run(whole, worst=earlier), run(whole, worst=now))
+    assert list(found.worst.values()) == [True, True, True, True, None, None, True, None, False]
+    assert (found.robust.value, found.robust.n, found.robust.unscored) == (1 / 6, 6, 3)
+
+
+@pytest.mark.parametrize("wider", ["earlier", "now"])
+def test_a_run_on_some_of_the_rows_adds_to_one_on_all(whole: AttackRecord, wider: str) -> None:
+    few, all_ = {"cat/1": True}, {"cat/0": False, "cat/1": False, "cat/2": None}
+    earlier, now = (all_, few) if wider == "earlier" else (few, all_)
+    found = merge(run(whole, worst=earlier), run(whole, worst=now))
+    assert found.worst == {"cat/0": False, "cat/1": True, "cat/2": None}
+
+
+def test_runs_on_other_rows_are_refused(whole: AttackRecord) -> None:
+    with pytest.raises(ValueError, match="attacks on other rows of the suite; give another folder"):
+        merge(run(whole, worst={"cat/0": False, "cat/1": True}), run(whole, worst={"cat/0": False, "dog/0": True}))
+
+
+def test_of_a_file_that_does_not_list_rows_the_successes_on_the_target_are_known(whole: AttackRecord) -> None:
+    found = (success("seeds"), success("seeds", ROWS[1], "control-base"))
+    merged = merge(run(whole, made(), worst={}, successes=found), run(whole, made(broke=0)))
+    assert merged.worst == {"cat/0": True, "cat/1": False, "cat/2": False, "cat/3": False}
+    assert not merged.successes, "the attack was made again"
+
+
+def test_a_condition_is_described_by_the_run_with_more_rows(whole: AttackRecord) -> None:
+    (target,) = whole.conditions
+    base = target.model_copy(update={"condition": "control-base"})
+    fewer, more = (target.model_copy(update={"rows": rows}) for rows in (3, 30))
+    for earlier, now in (((more, base), (fewer,)), ((fewer, base), (more,))):
+        found = merge(run(whole, conditions=earlier), run(whole, conditions=now)).conditions
+        assert [(c.condition, c.rows) for c in found] == [("target", 30), ("control-base", 20)]
+
+
+def test_plans_and_alarms_are_those_of_both_runs_without_repeats(whole: AttackRecord) -> None:
+    def plan(inputs: str, rows: int = 4) -> PlannedAttack:
+        return PlannedAttack(attack="seeds", condition="target", version="1", settings={}, inputs=(inputs,), rows=rows)
+
+    def alarm(name: str) -> Alarm:
+        return Alarm(name=name, raised_when="then", means="It means.", do="Do.")
+
+    earlier = run(whole, planned=(plan("x"), plan("y")), alarms=(alarm("a"), alarm("b")))
+    now = run(whole, planned=(plan("y", 9), plan("z")), alarms=(alarm("c"), alarm("a")))
+    found = merge(earlier, now)
+    assert [(p.inputs, p.rows) for p in found.planned] == [(("x",), 4), (("y",), 9), (("z",), 4)]
+    assert [a.name for a in found.alarms] == ["c", "a", "b"]
