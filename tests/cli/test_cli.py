@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from efface.cli.app import COMMANDS, explain_memory, main
+from efface.cli.app import explain_memory, main
 from efface.cli.console import show_progress
 from efface.edits.edit import Edit
 from efface.models.trajectory import Defaults
 from judging_fixtures import write_bundle
 
 TINY = ("--steps", "2", "--draw-steps", "2", "--paths", "2", "--source", "frozen")
-
-
 pytestmark = pytest.mark.usefixtures("few_steps")
 
 
@@ -38,39 +34,6 @@ def edit(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("edit") / "cat.safetensors"
     assert main(["erase", "esd", "--model", model, "--target", "cat", "--out", str(out), *TINY]) == 0
     return out
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "efface", *args], capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize(
-    "args", [["--help"], ["list", "methods"], ["list", "scorers", "--json"], ["list", "suites"], ["list", "models"]]
-)
-def test_help_and_lists_import_no_torch(args: list[str]) -> None:
-    code = (
-        "import sys; from efface.cli.app import main; code = main(sys.argv[1:]); "
-        "bad = {'torch', 'transformers', 'diffusers', 'pyarrow', 'pydantic'} & set(sys.modules); "
-        "print(bad, file=sys.stderr); sys.exit(code or bool(bad))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-
-
-def test_lists_are_json_on_demand() -> None:
-    names = {
-        w: [r["name"] for r in json.loads(run("list", w, "--json").stdout)] for w in ("methods", "suites", "scorers")
-    }
-    assert {"eap", "esd"} <= set(names["methods"])
-    assert {"glyphs-classes", "glyphs-objects", "glyphs-styles", "glyphs-unsafe"} <= set(names["suites"])
-    assert {"background", "classifier", "clip"} <= set(names["scorers"])
-
-
-def test_what_models_open_is_listed() -> None:
-    rows = {r["name"]: r["about"] for r in json.loads(run("list", "models", "--json").stdout)}
-    assert {"glyphs", "FOLDER or HUB-ID", "FILE.safetensors@FOLDER"} <= set(rows)
-    assert "XL" in rows["FOLDER or HUB-ID"] and "DDPMPipeline" in rows["FOLDER with classes.json"]
 
 
 @pytest.mark.parametrize("command", ["erase", "draw", "evaluate", "attack"])
@@ -109,30 +72,6 @@ def test_commands_open_a_model_as_they_are_told(
         == 2
     )
     assert asked == [(model, common | own)]
-
-
-def test_every_command_that_opens_a_model_on_a_device_has_deterministic(capsys: pytest.CaptureFixture[str]) -> None:
-    found = {}
-    for name in COMMANDS:
-        with pytest.raises(SystemExit):
-            main([*(("erase", "esd") if name == "erase" else (name,)), "--help"])
-        said = capsys.readouterr().out
-        if "--compute " in said:
-            found[name] = "--deterministic" in said
-    assert {"erase", "draw", "evaluate", "attack", "audit", "neurons", "takedown"} <= set(found)
-    assert all(found.values()), found
-
-
-def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in COMMANDS:
-        with pytest.raises(SystemExit) as stop:
-            main([name, "--help"])
-        assert stop.value.code == 0
-        assert "--json" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["erase", "eap", "--help"])
-    out = capsys.readouterr().out
-    assert "--k-closest" in out and "--target" in out
 
 
 def test_the_commands_in_a_row(model: str, edit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

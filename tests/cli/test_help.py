@@ -209,3 +209,27 @@ def test_a_stage_that_comes_again_and_again_is_not_told_each_time(capsys: pytest
             told("drawing", 0, 8)
             told("drawing", 8, 8)
     assert capsys.readouterr().err.splitlines() == ["drawing: 0 of 8", "drawing: 8 of 8"]
+
+
+def test_every_command_that_opens_a_model_on_a_device_has_deterministic(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([*(("erase", "esd") if name == "erase" else (name,)), "--help"])
+        said = capsys.readouterr().out
+        if "--compute " in said:
+            found[name] = "--deterministic" in said
+    assert {"erase", "draw", "evaluate", "attack", "audit", "neurons", "takedown"} <= set(found)
+    assert all(found.values()), found
+
+
+def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert "--json" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["erase", "eap", "--help"])
+    out = capsys.readouterr().out
+    assert "--k-closest" in out and "--target" in out
