@@ -1,4 +1,4 @@
-"""The picture of the floors and the page around it say what the code is."""
+"""The picture of the floors and the page around it say what the code is; no file is long."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from architecture import PICTURE, ROOT, draw, read_floors, read_imports, read_picture, reduce_imports
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LONGEST = 300
+"""Lines of a file, by CONTRIBUTING.md."""
 
 
 def test_the_picture_shows_every_room_and_every_import() -> None:
@@ -33,3 +35,11 @@ def test_the_page_names_files_that_are_there() -> None:
     missing = [name for name in walked if not any((ROOT / place / name).is_file() for place in ("src/efface", "."))]
     assert len(walked) > 20
     assert not missing
+
+
+def test_no_file_is_longer_than_the_rules_allow() -> None:
+    folders = ("src", "tests", "benchmarks", "recipes", "workshop")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    lines = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert len(lines) > 500
+    assert not {name: count for name, count in lines.items() if count > LONGEST}, "divide it by its subjects"
