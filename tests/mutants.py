@@ -162,7 +162,7 @@ class Mutating:
                 break
             key = (str(mutant.file), mutant.function)
             chosen = [item for item in quick if key in told.called[item.nodeid]]
-            limit = 20 + 5 * sum(told.seconds[item.nodeid] for item in chosen)
+            limit = 5 + 5 * sum(told.seconds[item.nodeid] for item in chosen)
             outcome = self._examine(mutant, chosen, functions.get(key, []), limit)
             self.ended[outcome] += 1
             if outcome != "killed":

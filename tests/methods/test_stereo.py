@@ -15,6 +15,7 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from efface.training.balance.sum import Sum
 from efface.training.config import TrainConfig
+from efface.training.interfaces import Context, MemoryFootprint, Step
 from efface.training.objectives.composition import Composition
 from efface.training.states.conditions import Conditions
 from efface.training.trainer import Trainer
@@ -121,6 +122,33 @@ def test_recorded_states_and_what_is_known_of_them(eps_model):
     assert torch.allclose(states.known["eps_c"], eps_c, atol=1e-4)
     assert torch.allclose(states.known["eps_0"], eps_0, atol=1e-4)
     assert set(states.t.tolist()) <= set(eps_model.list_timesteps(3, "ddim").tolist())
+
+
+def test_trajectories_under_conditions_have_seeds_of_their_own_and_are_drawn_a_few_at_once(eps_model, monkeypatch):
+    monkeypatch.setattr(eps_model, "draw_batch", 2)
+    conds = {name: eps_model.encode([name]) for name in ("cat", "dog")}
+    source, update = Conditions(conds, steps=4, guidance=3.0, paths=3), Dense("xattn", 1e-3)
+    config, uncond = TrainConfig(steps=1, batch=2, draw_steps=4, seed=5), eps_model.encode([""])
+    context = Context(eps_model, Erasure(("cat",)), config, update, uncond)
+    drawn: list[list[int]] = []
+    sample = eps_model.sample
+
+    def recording(cond, uncond, seeds, **how):
+        drawn.append(list(seeds))
+        return sample(cond, uncond, seeds, **how)
+
+    monkeypatch.setattr(eps_model, "sample", recording)
+    step = Step(0, update, torch.Generator(), [0, 0], [0, 0], noise=[4, 2], points=[1, 3])
+    states = source.sample_states(context, step, ["dog", "cat"], conds["dog"])
+    first = 2**42 + 5 * 1_000_003
+    assert drawn == [[first, first + 1], [first + 2], [first + 3, first + 4], [first + 5]]
+    for row, (name, seed, point) in enumerate((("dog", first + 4, 1), ("cat", first + 2, 3))):
+        alone = sample(conds[name], uncond, [seed], sampler="ddim", steps=4, guidance=3.0, record=True)
+        assert torch.allclose(states.x[row], alone.states[point, 0], atol=1e-5) and states.t[row] == alone.t[point]
+    each = 3 * 4 * (4 * 8 * 8) * 4  # a state and two predictions at four steps, in fp32
+    assert source.estimate_footprint(context) == MemoryFootprint(2, 2 * each, image_bytes=6 * each, drawn=6)
+    few = Conditions(conds, steps=4, guidance=3.0, paths=1).estimate_footprint(context)
+    assert few == MemoryFootprint(1, each, image_bytes=2 * each, drawn=2)
 
 
 def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):

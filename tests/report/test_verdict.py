@@ -97,6 +97,8 @@ def test_a_bootstrapped_loss_shrinks_with_the_root_of_the_pictures() -> None:
     assert more == 476
     assert count_deciding(found.model_copy(update={"outcome": "failed"})) is None
     assert count_deciding(found.model_copy(update={"unscored": 50})) is None
+    assert count_deciding(found.model_copy(update={"n": 98, "unscored": 2})) is not None, "2 % may have no score"
+    assert count_deciding(found.model_copy(update={"n": 97, "unscored": 3})) is None
 
 
 def test_a_gain_and_a_score_are_undecided_without_an_error() -> None:
@@ -136,7 +138,8 @@ def test_up_to_a_million_pictures_are_counted(n: int, more: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "value", "more"), [("clip<26", 25, 1), ("clip>26", 27, 1), ("clip<26", 26.5, 48), ("clip>26", 25.5, 48)]
+    ("rule", "value", "more"),
+    [("clip<26", 25, 1), ("clip>26", 27, 1), ("clip<26", 26.5, 48), ("clip>26", 25.5, 48), ("clip<1", 1.5, 48)],
 )
 def test_a_bound_on_the_bar_itself_does_not_fail_and_holds(rule: str, value: float, more: int) -> None:
     """Of 16 pictures an interval 2 wide: its favourable bound is on the bar until there is one picture more, its

@@ -72,6 +72,16 @@ def test_no_third_set_of_gradients_is_alive(rate):
     assert 2 * one_set <= tally.peak < 2.5 * one_set
 
 
+@pytest.mark.parametrize("rate", ["gap", "constant"])
+def test_a_goal_of_nothing_adds_what_keeps_forgetting_where_it_is(rate):
+    """By hand: the gradients are 2 and -4, so that two of the first bring the second to 0; a gap of 1 asks for more."""
+    for eta, wanted in ((0.0, 0.0), (3.0, 1.5)):  # 1.5 is the least step along which the loss falls by 3
+        p = torch.ones(1, requires_grad=True)
+        losses = {"erase": p.square().sum(), "keep": (p - 3).square().sum()}
+        (step,) = Constrained(rate, eta, 1 if rate == "gap" else 0)(grad_of(losses, [p]), 0.0)
+        assert step.item() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_fixed_is_a_weighted_sum_and_costs_count_among_what_remains():
     losses, params = toy()
     losses["cost"] = params[0].square().sum()

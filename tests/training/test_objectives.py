@@ -17,6 +17,7 @@ from efface.training.interfaces import Context, Query, States, Step, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
+from efface.training.objectives.gem import GEM
 from efface.training.objectives.guidance import Guidance
 from efface.training.objectives.negative_guidance import NegativeGuidance
 from efface.training.objectives.wrong_noise import WrongNoise
@@ -249,6 +250,9 @@ def test_shared_states_are_asked_about_once(monkeypatch):
 
 
 BAD: list[tuple[Callable[[], object], str]] = [
+    (lambda: GEM(pictures(), 0.0, "eps"), "eta must be above 0, got 0.0"),
+    (lambda: GEM(pictures(), -0.5, "eps"), "eta must be above 0, got -0.5"),
+    (lambda: Anchor(pictures(), "eps", teacher="moved"), "no teacher 'moved'; there are frozen, student"),  # type: ignore[arg-type]
     (lambda: Guidance(pictures(), "sideways", 1.0, True, "eps"), "no goal 'sideways'; there are alternative"),  # type: ignore[arg-type]
     (lambda: WrongNoise(pictures(), (), "label", "eps"), "needs another concept to take it from"),
     (lambda: WrongNoise(pictures(), ("a",), "pink", "eps"), "no wrong noise 'pink'; there are label"),  # type: ignore[arg-type]

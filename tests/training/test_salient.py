@@ -85,11 +85,11 @@ def salun_trainer(model, **settings) -> Trainer:
     return method.build_trainer(model, Erasure(("cat", "car"), keep=("dog",)))
 
 
-@pytest.mark.parametrize("micro_batch", [0, 2])
-def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch):
+@pytest.mark.parametrize(("micro_batch", "seed"), [(0, 0), (2, 5)])
+def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch, seed):
     """On a copy that shares nothing: both targets' pictures, in batches, the guided prediction against the noise."""
     model = tiny_model()
-    trainer = salun_trainer(model, weights="xattn-strict", share=0.3, batch=3, micro_batch=micro_batch)
+    trainer = salun_trainer(model, weights="xattn-strict", share=0.3, batch=3, micro_batch=micro_batch, seed=seed)
     masks = trainer.update.masks
     source = trainer.terms[0].source
     seen = [(prompt, i) for prompt in ("cat", "car") for i in range(2)]  # three pictures, shared out among two targets
@@ -100,7 +100,7 @@ def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch):
         batch = seen[start : start + 3]
         pieces = [(start + i, [row]) for i, row in enumerate(batch)] if micro_batch else [(start, batch)]
         for first, rows in pieces:
-            rng = torch.Generator().manual_seed(2**43 + first)
+            rng = torch.Generator().manual_seed(2**43 + seed * 1_000_003 + first)
             x0 = torch.stack([source.store[prompt][i] for prompt, i in rows])
             t = torch.randint(len(model.levels), (len(rows),), generator=rng)
             eps = torch.randn(x0.shape, generator=rng)
@@ -135,8 +135,18 @@ def test_masking_the_update_is_masking_the_gradient():
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [({"share": 0.0}, "above 0 and at most 1"), ({"share": 1.5}, "1.5"), ({"looks": 0}, "1 to 500 batches")],
+    [
+        *(({"share": 0.0}, "above 0 and at most 1"), ({"share": 1.5}, "1.5")),
+        *(({"looks": 0}, "1 to 500 batches"), ({"looks": 501}, "got 501")),
+    ],
 )
 def test_bad_saliency(bad, message):
     with pytest.raises(ValueError, match=message):
         Salient("head", 0.1, **{"share": 0.5, "looks": 1, **bad})
+
+
+def test_at_least_one_weight_may_change():
+    trainer = small_trainer(Salient("head", 0.1, 1e-9, looks=500))
+    trainer.update.looks = 1
+    (mask,) = trainer.update.masks
+    assert int(mask.sum()) == 1

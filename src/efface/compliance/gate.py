@@ -184,7 +184,7 @@ def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult
     bad, good = (number.low, number.high) if rule.below else (number.high, number.low)
     short = max(0.0, rule.bar - bad if rule.below else bad - rule.bar)
     lost = number.unscored / (number.n + number.unscored) if number.n + number.unscored else 0.0
-    inside = short > 0 and (good >= rule.bar if rule.below else good <= rule.bar)
+    inside = good >= rule.bar if rule.below else good <= rule.bar
     outcome: RuleOutcome = "unjudged"
     if lost > UNSCORED:
         why = f"undecided: {lost:.1%} of the pictures have no score (over {UNSCORED:.0%})"

@@ -45,7 +45,7 @@ class GuidedDenoising:
         total = [torch.zeros_like(param, dtype=torch.float32) for param in params]
         rows = self._list_rows(context)
         # A row takes two predictions; a batch that the network reads in pieces still counts as one mean.
-        piece = max(1, (config.micro_batch or 2 * config.batch) // 2)
+        piece = max(1, config.micro_batch // 2) if config.micro_batch else config.batch
         for start in range(0, len(rows), config.batch):
             batch = rows[start : start + config.batch]
             for first in range(0, len(batch), piece):
