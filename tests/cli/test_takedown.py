@@ -14,7 +14,7 @@ import torch
 import efface
 from efface.api.drafting import draft_suite
 from efface.api.takedown_plan import PROFILES, Profile
-from efface.api.takedown_stages import ChosenSuite, Trial, attack_trial, choose_trial
+from efface.api.takedown_stages import ChosenSuite, Trial, attack_trial, choose_trial, describe_no_export
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.edits.edit import Edit
@@ -121,6 +121,7 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
         found["sentence"].startswith(("Ready: ", "Not ready: ", "Undecided: ")) and "Method: esd." in found["sentence"]
     )
     told = (
+        "planning: 1 of 1",
         "time: about",
         "checking that the untouched model draws the target",
         "erasing (esd)",
@@ -228,12 +229,36 @@ def test_the_best_trial_is_the_better_verdict_then_more_erased_for_less_lost(tmp
     assert choose_trial([weak, strong]) is strong
 
 
+def test_an_answer_without_an_export_says_what_that_means(tmp_path: Path) -> None:
+    """SPM's gate and other guides act only while efface draws: the model's files still hold what was to go."""
+    guide = {"request": {"targets": ["cat"]}, "guide": {"name": "sld", "arguments": {}}}
+    meta = {name: {k: v for k, v in guide.items() if k != "guide" or name == "spm"} for name in ("spm", "eap")}
+    trials = []
+    for name, own in meta.items():
+        values = {} if name == "spm" else {"unet.weight": torch.ones(2)}
+        file = Edit(values, own).save(tmp_path / f"{name}.safetensors")
+        trials.append(Trial(name, file, tmp_path, record(), build_verdict(record())))
+    said = describe_no_export(trials[0], trials)
+    assert "the edit of spm is a guide, which acts only while efface draws" in said and "still draw cat" in said
+    assert said.endswith("with --method eap, in another --out, the weights change.")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--profile", "quick", "--set", "esd"], "METHOD.ARGUMENT=VALUE"),
         (["--method", "epa"], "did you mean 'eap'"),
         (["--kind", "person"], "no judge of a person is at hand"),
+        (["--suite", "glyphs-nothing"], "there is no suite 'glyphs-nothing', nor such a file; did you mean"),
+        (["--suite", "nothere.csv"], "no file nothere.csv"),
+        (
+            ["--method", "uce", "--set", "esd.steps=3"],
+            "esd was given arguments and is not among the methods to try (uce)",
+        ),
+        (["--method", "esd", "--set", "esd.step=3"], "esd has no argument 'step'; did you mean 'steps'"),
+        (["--method", "esd", "--set", "esd.steps=0"], "steps must be at least 1, got 0"),
+        (["--method", "esd", "--set", "esd.steps=many"], "esd: steps is a number, got 'many'"),
+        (["--method", "uce", "--scorer", "artefact"], "one that answers 'object' would, of artefact none does"),
     ],
 )
 def test_bad_requests_are_refused_and_leave_nothing(
@@ -250,5 +275,19 @@ def test_the_library_has_it_too(bundle: Path, tmp_path: Path) -> None:
         bundle / "model", "cat", tmp_path / "o", profile="quick", method="uce", dry_run=True, on_plan=plans.append
     )
     assert found.outcome == "planned" and plans == [found.plan] and found.plan.targets == ("cat",)
+    named = efface.takedown(
+        bundle / "model", "cat", tmp_path / "o", kind="object", suite="glyphs-objects", profile="quick", method="uce",
+        dry_run=True,
+    )  # fmt: skip
+    assert named.plan.judges == found.plan.judges, "the model's own judges know the target, whoever names the suite"
+    more = efface.takedown(
+        bundle / "model", "cat", tmp_path / "o", profile="quick", method="esd", settings={"esd": {"steps": 3}},
+        dry_run=True,
+    )  # fmt: skip
+    less = efface.takedown(
+        bundle / "model", "cat", tmp_path / "o", profile="quick", method="esd", settings={"esd": {"steps": 2}},
+        dry_run=True,
+    )  # fmt: skip
+    assert more.plan.trained > less.plan.trained, "the plan is of the arguments that were given"
     with pytest.raises(ValueError, match="there are quick, standard, thorough"):
         efface.takedown(bundle / "model", "cat", tmp_path / "o", profile="fast")

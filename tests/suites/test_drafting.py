@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import efface
-from efface.api.drafting import draft_suite, find_neighbours, propose_judges
+from efface.api.drafting import draft_suite, find_neighbours, name_own_suite, propose_judges
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.functional.candidates import measure_distances
@@ -140,6 +140,12 @@ def test_judges_are_proposed_by_what_is_at_hand(monkeypatch: pytest.MonkeyPatch)
     cached.clear()
     with pytest.raises(ValueError, match="--scorer choice:FOLDER_OR_HUB_ID"):
         propose_judges(kinds["person"])
+
+
+def test_of_a_target_that_an_embedded_model_knows_its_own_suite_is_named() -> None:
+    assert name_own_suite("glyphs", ("kitty",)) == "glyphs-objects"
+    assert name_own_suite("glyphs", ("twemoji",)) == "glyphs-styles"
+    assert name_own_suite("glyphs", ("cat", PERSON)) == name_own_suite("somebody/model", ("cat",)) == ""
 
 
 def test_the_command_writes_a_suite_and_names_the_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

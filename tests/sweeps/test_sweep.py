@@ -82,6 +82,7 @@ def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> No
         (('"negative"', '"negativ"'), "there is no method 'negativ'; did you mean 'negative'"),
         (("strengths", "strenghts"), r"grid.toml: a grid has no key 'strenghts'; did you mean 'strengths'\?"),
         (("[1.0]", '"one"'), r'grid.toml: strengths is a list: write strengths = \["one"\], not "one"$'),
+        (('["cat", "dog", "rose"]', '"cat"'), r'concepts is a list: write concepts = \["cat"\], not "cat"$'),
         (("[1.0]", '["one"]'), r"grid.toml: strengths.0: Input should be a valid number.*, got 'one'$"),
         (("[sizes]", "[attacking]\nrow = 2\n[sizes]"), r"grid.toml: attacking has no key 'row'$"),
         (("model =", "title ="), r"""grid.toml: the key 'models' is missing, as in models = \["glyphs"\]$"""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
@@ -94,7 +95,12 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose_methods(
-    model: Model, erasure: Erasure, method: str, tries: int, table: ChoiceTable | None = None
+    model: Model,
+    erasure: Erasure,
+    method: str,
+    tries: int,
+    table: ChoiceTable | None = None,
+    settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> tuple[str, ...]:
     """Chooses the methods to try: the named one, or for "auto" the best of a table that serve model and request.
 
@@ -104,13 +110,25 @@ def choose_methods(
     Args:
         tries: the largest number of methods that "auto" returns.
         table: by default the one that comes with efface.
+        settings: arguments of single methods, by the method's name.
 
     Raises:
-        ValueError: there is no such method, or none that serves.
+        ValueError: there is no such method, or none that serves; a method that is to be tried can't work with its
+            arguments, or arguments are given for one that is not.
     """
-    if method != "auto":
-        build_method(method, model, {}).check(erasure, model)
-        return (method,)
+    chosen = (method,) if method != "auto" else _rank_serving(model, erasure, tries, table)
+    for name in chosen:
+        build_method(name, model, settings.get(name, {})).check(erasure, model)
+    if stray := [name for name in settings if name not in chosen]:
+        raise ValueError(
+            f"{stray[0]} was given arguments and is not among the methods to try ({', '.join(chosen)}); "
+            f"--method {stray[0]} tries it"
+        )
+    return chosen
+
+
+def _rank_serving(model: Model, erasure: Erasure, tries: int, table: ChoiceTable | None) -> tuple[str, ...]:
+    """The first methods of the table that serve the model and the request; raises ValueError where none does."""
     found, refused = [], []
     for name in filter(list_names().__contains__, (table or read_choice_table()).rank()):
         try:

@@ -13,7 +13,7 @@ from ..suites import drafting
 from ..suites.drafting import SIZE, Kind, find_kind
 from .case import Words, to_tuple
 from .examining import is_installed
-from .resources import LazyModel, find_world, open_later
+from .resources import LazyModel, choose_suite, find_world, open_later
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -110,6 +110,12 @@ def find_neighbours(model: Model, targets: Sequence[str], kind: Kind, count: int
     return tuple(word for _, word in sorted(zip(places, words, strict=True), key=lambda pair: pair[0])[:count])
 
 
+def name_own_suite(model: str, targets: Sequence[str]) -> str:
+    """The name of the suite that comes with an embedded model and asks for these targets; "" where there is none."""
+    known = find_world(model)
+    return choose_suite(Erasure(tuple(targets)), known) if known and known.names_all(targets) else ""
+
+
 def propose_judges(kind: Kind) -> list[str]:
     """Proposes judges that are available on this machine, as words for --scorer, without using the network.
 
@@ -131,9 +137,11 @@ def propose_judges(kind: Kind) -> list[str]:
         if not found:
             raise ValueError('no judge of nudity is at hand: pip install "efface[detect,nsfw]" brings two')
         return [*found, *choices[:1]]
+    article = "an" if kind.name == "object" else "a"
     if not choices:
         raise ValueError(
-            f"no judge of a {kind.name} is at hand: name one, such as --scorer choice:FOLDER_OR_HUB_ID of a CLIP (it "
-            "chooses among the suite's labels), or --scorer classifier:FOLDER_OR_HUB_ID of a network that knows them"
+            f"no judge of {article} {kind.name} is at hand: name one, such as --scorer choice:FOLDER_OR_HUB_ID of a "
+            "CLIP (it chooses among the suite's labels), or --scorer classifier:FOLDER_OR_HUB_ID of a network that "
+            "knows them"
         )
     return choices

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import check_folder, read_json, write_whole
 from ..suites.drafting import find_kind
-from ..suites.make import make_suite
+from ..suites.make import check_suite, make_suite
 from .case import Words, to_tuple
 from .choosing import choose_methods, read_choice_table
 from .drafting import draft_suite, propose_judges
@@ -25,6 +25,7 @@ from .takedown_stages import (
     attack_trial,
     audit_trial,
     choose_trial,
+    describe_no_export,
     export_trial,
     try_method,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ..concept import Erasure
     from ..models.base import Model
     from ..planning.plan import Plan
+    from ..scorers import Judge
     from ..suites.world import World
     from .takedown_plan import Profile, TakedownPlan
 
@@ -40,6 +42,8 @@ REQUEST = "request.json"
 """The file of the request, so that a folder is continued only for the same request."""
 OF_PEOPLE = (".csv", ".log", ".txt")
 """Suffixes of files that people put into the folder of a takedown before it begins."""
+OF_WORLDS = ("object", "style")
+"""Kinds of targets that the world of an embedded model can name."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +122,24 @@ def takedown(
     asked |= {"method": method, "suite": str(suite), "scorers": list(scorers), "settings": settings or {}}
     _require_same(folder, asked)
     known = find_world(opening.name)
-    uses_world = known is not None and not suite and not kind and _knows(known, erasure)
-    judges = tuple(scorers) or (() if uses_world else tuple(propose_judges(own)))
+    serves = known is not None and known.names_all(erasure.targets) and (not kind or own.name in OF_WORLDS)
+    uses_world = serves and not suite
+    if suite:
+        check_suite(str(suite))
+    judges = tuple(scorers) or (() if serves else tuple(propose_judges(own)))
     opened = open_to_judge(opening)
-    methods = choose_methods(opened, erasure, method, how.tries)
+    methods = choose_methods(opened, erasure, method, how.tries, settings=settings or {})
     chosen = _choose_suite(opened, erasure, str(suite), known, uses_world, own.name, folder, how)
     panel = build_judges(opening.name, chosen.suite, judges, known)
+    _check_judges(chosen, panel)
     table = read_choice_table().describe(opened) if method == "auto" else ""
     named = [judge.name for judge in panel]
     styles = known is not None and set(known.spell_names(erasure.targets)) <= set(known.styles)
     told_kind = "style" if uses_world and styles else own.name  # of the model's own names, its world knows the kind
-    plan = takedown_plan.build_plan(opened, erasure, told_kind, profile, methods, chosen.suite, named, table)
+    with show_progress(progress) as told:
+        plan = takedown_plan.build_plan(
+            opened, erasure, told_kind, profile, methods, chosen.suite, named, table, settings, told
+        )
     if on_plan:
         on_plan(plan)
     if dry_run:
@@ -136,7 +147,7 @@ def takedown(
         return Answer("planned", "Nothing was started.", plan)
     write_whole(folder / REQUEST, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
     signed = {"note": note, "requester": requester, "responder": responder}
-    world = known if uses_world else None
+    world = known if serves else None
     with show_progress(progress) as told:
         work = Work(opened, erasure, own, world, folder, chosen, judges, how, signed, settings or {}, told)
         if not any((folder / each / "evaluation").exists() for each in methods):
@@ -167,6 +178,20 @@ def _choose_suite(
     groups = tuple(g.name for g in suite.spec.groups if g.name in how.groups)
     suite = make_suite(name, erasure, known, per_group=size, only=groups) if groups else suite
     return ChosenSuite(name, suite, size, groups, draft)
+
+
+def _check_judges(chosen: ChosenSuite, panel: Sequence[Judge]) -> None:
+    """Raises ValueError where the judges can't judge the suite, or whether the target is there; removes a new draft."""
+    from ..evaluation.evaluate import check_scorers
+    from ..robustness.refusing import find_judges
+
+    try:
+        check_scorers(panel, chosen.suite)
+        for row in [row for row in chosen.suite.rows if row.role != "keep"][:1]:
+            find_judges(panel, row)
+    except ValueError:
+        chosen.remove_draft()
+        raise
 
 
 def _try_methods(
@@ -200,12 +225,9 @@ def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
     files |= export_trial(work, best, verdict)
     tried = ", ".join(t.method for t in trials if t is not best)
     sentence = f"{verdict.sentence} Method: {best.method}{f', chosen over {tried}' if tried else ''}."
+    if "export" not in files:
+        sentence = f"{sentence} {describe_no_export(best, trials)}"
     return Answer(verdict.outcome, sentence, plan, best.method, files)
-
-
-def _knows(known: World, erasure: Erasure) -> bool:
-    """Whether the model's world names every target, so that its own suite and judges serve."""
-    return all(own in (*known.names, *known.styles) for own in known.spell_names(erasure.targets))
 
 
 def _require_free(folder: Path) -> None:

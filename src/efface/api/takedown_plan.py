@@ -12,6 +12,7 @@ from ..methods import build_method
 from ..planning.estimating import estimate
 from ..planning.machine import format_size
 from ..plurals import write_count
+from .progress import Report, report_nothing
 
 if TYPE_CHECKING:
     from ..methods.base import Method
@@ -121,19 +122,28 @@ def build_plan(
     suite: Suite,
     judges: Sequence[str],
     table: str = "",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    report: Report = report_nothing,
 ) -> TakedownPlan:
-    """Estimates what a takedown takes, by timing a short drawing and by the trial steps of memory plans."""
+    """Estimates what a takedown takes, by timing a short drawing and by the trial steps of memory plans.
+
+    `settings` are arguments of single methods, by the method's name; `report` is told which method is being planned.
+    """
     how = PROFILES[profile]
     rows = len(suite.rows)
     pictures = rows * (1 + len(methods))
     queries = _count_queries(how, model)
-    chosen = {name: build_method(name, model, {}) for name in methods}
+    chosen = {name: build_method(name, model, (settings or {}).get(name, {})) for name in methods}
     passes = sum(_count_passes(m, len(erasure.targets)) for m in chosen.values())
-    a_pass = time_pass(model)
+    a_pass = time_pass(model, suite.rows[0].prompt)
     steps = model.defaults.steps
     seconds = a_pass * (2 * steps * (pictures + queries) + passes)
-    trainings = (m.build(model, erasure) for m in chosen.values())
-    memory = max((estimate(t).need for t in trainings if t is not None), default=0)
+    memory = 0
+    for i, each in enumerate(chosen.values()):
+        report("planning", i, len(chosen))
+        if (training := each.build(model, erasure)) is not None:
+            memory = max(memory, estimate(training).need)
+    report("planning", len(chosen), len(chosen))
     return TakedownPlan(
         model=model.name,
         targets=erasure.targets,
@@ -152,12 +162,13 @@ def build_plan(
     )
 
 
-def time_pass(model: Model) -> float:
-    """Measures the seconds of the network's pass for one row, by drawing four pictures in two steps with guidance."""
+def time_pass(model: Model, prompt: str) -> float:
+    """Measures the seconds of the network's pass for one row, by drawing the prompt four times in two steps with
+    guidance."""
     count, steps = 4, 2
-    model.images(["a picture"] * count, list(range(count)), steps=1)
+    model.images([prompt] * count, list(range(count)), steps=1)
     began = time.perf_counter()
-    model.images(["a picture"] * count, list(range(count)), steps=steps)
+    model.images([prompt] * count, list(range(count)), steps=steps)
     return (time.perf_counter() - began) / (2 * count * steps)
 
 

@@ -195,6 +195,19 @@ def audit_trial(work: Work, best: Trial) -> None:
     audit(work.model, best.edit, place, scorers=scorers, progress=report, **work.how.audit)
 
 
+def describe_no_export(best: Trial, trials: Sequence[Trial]) -> str:
+    """Says why an answer has no export, and which of the methods that were tried changes weights."""
+    from ..edits.edit import Edit
+
+    others = [t.method for t in trials if t is not best and not Edit.load(t.edit).meta.get("guide")]
+    instead = others[0] if others else "eap"
+    return (
+        f"There is no export: the edit of {best.method} is a guide, which acts only while efface draws; other tools, "
+        f"and whoever has the model's files, still draw {', '.join(best.record.targets)}; with --method {instead}, in "
+        "another --out, the weights change."
+    )
+
+
 def export_trial(work: Work, best: Trial, verdict: Verdict) -> dict[str, Path]:
     """Exports the edited model to a folder whose card has the verdict; an edit without weights has no export."""
     from ..edits.edit import Edit

@@ -52,7 +52,7 @@ class SuiteCommand:
         if not self.target:
             raise ValueError('no target: name at least one, for example --target "a cat"')
         check_file(self.out)
-        from ..api.drafting import draft_suite, propose_judges
+        from ..api.drafting import draft_suite, name_own_suite, propose_judges
         from ..suites.drafting import find_kind, read_groups
 
         file = draft_suite(
@@ -72,6 +72,8 @@ class SuiteCommand:
         except ValueError as error:
             judges, advice = [], str(error)
         told = f"judges at hand: {', '.join(judges)}" if judges else advice
+        if brought := name_own_suite(self.model, self.target):
+            told = f"{self.model} brings a suite for this, {brought}, with judges that know it; a draft needs others"
         groups = read_groups(file.read_text(encoding="utf-8"))
         near = list(dict.fromkeys(groups["neighbour"]))
         data = {"suite": str(file), "kind": kind.name, "neighbours": near, "judges": judges}

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 list_names, find_name, describe, get = METHODS.list_names, METHODS.find_name, METHODS.describe, METHODS.get
 
 
+NUMBERS = ("int", "float")
+"""The annotations of fields that hold a number; a field that may be None has "| None" behind it."""
+
+
 def suggest_settings(name: str, model: Model) -> dict[str, Any]:
     """Arguments that the model suggests in place of the method's own defaults; worth printing when used."""
     return {**_suggest_for_architecture(get(name), model), **find_suggestion(name, model.defaults.methods)}
@@ -72,12 +76,17 @@ def build_method(method: str | type[Method] | Method, model: Model, overrides: M
 
 
 def _check_arguments(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by the names of the method's fields; ValueError for one that it does not have."""
-    fields = [field.name for field in dataclasses.fields(kind)]
+    """The arguments by the names of the method's fields; ValueError for one that it does not have, or for a text where
+    it takes a number.
+    """
+    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     spelled = _spell_as_fields(kind, given)
     if unknown := sorted(set(spelled) - set(fields)):
-        near = did_you_mean(unknown[0], fields, show=len(fields)).replace("; there are", "; it has")
+        near = did_you_mean(unknown[0], tuple(fields), show=len(fields)).replace("; there are", "; it has")
         raise ValueError(f"{METHODS.get_name(kind)} has no argument {unknown[0]!r}{near}")
+    for name, value in spelled.items():
+        if isinstance(value, str) and fields[name].removesuffix(" | None") in NUMBERS:
+            raise ValueError(f"{METHODS.get_name(kind)}: {name} is a number, got {value!r}")
     return spelled
 
 

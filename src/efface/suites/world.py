@@ -69,6 +69,10 @@ class World:
         own = {n: style for style in self.styles for n in split_label(style)} | own
         return tuple(self._spell_name(word, own) for word in words)
 
+    def names_all(self, words: Iterable[str]) -> bool:
+        """Whether each of these words is a name of a thing or style in this world."""
+        return all(own in (*self.names, *self.styles) for own in self.spell_names(words))
+
     def _spell_name(self, word: str, own: Mapping[str, str]) -> str:
         if word in self.names or word in self.styles:
             return word

@@ -188,7 +188,7 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {where!r} is missing" + (', as in models = ["glyphs"]' if where == "models" else "")
     given = first["input"]
-    if first["type"] == "tuple_type" and isinstance(given, str | int | float):
+    if (first["type"] == "tuple_type" or where == "concepts") and isinstance(given, str | int | float):
         return f"{where} is a list: write {last} = [{json.dumps(given)}], not {json.dumps(given)}"
     return f"{where}: {first['msg']}, got {given!r}"
 
