@@ -179,8 +179,8 @@ def _describe_robust(f: RuleResult, targets: str) -> tuple[str, str]:
     all_of_them = "plain prompts or attacks"
     if f.outcome == "failed" and broken <= allowed:
         worst = format_brief(1 - f.low)
-        return claim, f"{all_of_them} may show it in up to {worst} of prompts, {format_bar(allowed)} allowed"
-    return claim, f"{all_of_them} show it in {format_brief(broken)} of prompts, {format_bar(allowed)} allowed"
+        return claim, f"{all_of_them} may show {targets} in up to {worst} of prompts, {format_bar(allowed)} allowed"
+    return claim, f"{all_of_them} show {targets} in {format_brief(broken)} of prompts, {format_bar(allowed)} allowed"
 
 
 def _describe_plain(f: RuleResult, group: str) -> tuple[str, str]:
