@@ -171,6 +171,10 @@ class Mutating:
                 print(f"{outcome}: {place}:{mutant.line} {mutant.function}: {mutant.says}", file=sys.stderr, flush=True)
         return True
 
+    def stop(self) -> None:
+        """Ends the work with the change that is examined now; what was found until then is summed up."""
+        self.budget = 0
+
     def _examine(
         self, mutant: Mutant, items: Sequence[pytest.Item], functions: Sequence[FunctionType], limit: float
     ) -> str:
@@ -267,7 +271,7 @@ def main() -> int:
     parts = [PARTS[name] for name in what if name in PARTS] or list(PARTS.values())
     tests = given.tests or dict.fromkeys(test for part in parts for test in part.tests)
     chosen = [str(HERE / name) for name in tests]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also of a process in the background: it then sums up
+    signal.signal(signal.SIGINT, lambda *_: plugin.stop())
     options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
     code = pytest.main([*options, *chosen], plugins=[plugin, recorder])
     n, killed = sum(plugin.ended.values()), plugin.ended["killed"]
