@@ -152,9 +152,11 @@ measurement decides what is kept.
 
 Methods are ranked by their *balance*: ESR-1 of the target, less the points of PSR-1 that near neighbours lose, less
 the points that things lose which the training never saw ([what the numbers mean](understand/numbers.md)). A gain
-counts as no loss. Only methods that change weights and need nothing but the target's name can stand in the table.
-Methods that need an anchor (`ac`, `p-ac`) or act while pictures are drawn (`negative`, `sld`, `safree`) are tried
-where they are named with `--method`.
+counts as no loss. Only methods that are trained or solved and need nothing but the target's name stand in the table.
+Methods that need an anchor (`ac`, `p-ac`) or only act while pictures are drawn (`negative`, `sld`, `safree`) are tried
+where they are named with `--method`. So is `spm`: the table has its rates, but they are those with its gate, which acts
+while efface draws, and no file of weights can hold it. With `--set spm.gate=False` it changes weights, and `auto` tries
+it like the others.
 
 | method | ESR-1, target | near neighbours lose | never seen lose | balance |
 | --- | --- | --- | --- | --- |

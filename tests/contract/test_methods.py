@@ -75,6 +75,7 @@ def test_only_selected_weights_move_and_they_do(name, eps_model):
     base, fitted = eps_model.weights, fit(name)
     selected = select(base, getattr(quick(name), "weights", "full"))
     assert fitted.names or fitted.meta.get("guide")
+    assert quick(name).leaves_weights() == bool(fitted.meta.get("guide"))
     assert set(fitted.names) <= set(selected)
     with fitted.apply(eps_model):
         moved = eps_model.weights

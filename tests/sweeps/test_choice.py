@@ -68,6 +68,13 @@ def test_the_best_is_the_most_erased_for_the_least_lost() -> None:
         choose_methods(model, CAT, "edd", 3)
 
 
+def test_what_leaves_the_weights_as_they_are_is_not_tried() -> None:
+    model, table = world_model(), build_table(spm=(100, 0, 0), uce=(90, 5, 5))
+    assert choose_methods(model, CAT, "auto", 2, table) == ("uce",)
+    assert choose_methods(model, CAT, "auto", 2, table, {"spm": {"gate": False}}) == ("spm", "uce")
+    assert choose_methods(model, CAT, "spm", 2, table) == ("spm",)
+
+
 def test_what_a_distilled_model_lacks_is_not_tried() -> None:
     model = tiny_flux2(klein=True, distilled=True)
     assert choose_methods(model, CAT, "auto", 9, build_table(esd=(100, 0, 0), age=(50, 0, 0))) == ("age",)

@@ -105,6 +105,8 @@ def choose_methods(
     """Chooses the methods to try: the named one, or for "auto" the best of a table that serve model and request.
 
     The best method has the highest ESR-1 minus the losses of near neighbours and of things that the training never saw.
+    Methods that leave the weights as they are, such as SPM with its gate, have no export, so that "auto" never tries
+    them.
     The choice among the methods that are tried is then made by measurements on the user's own model.
 
     Args:
@@ -116,7 +118,7 @@ def choose_methods(
         ValueError: there is no such method, or none that serves; a method that is to be tried can't work with its
             arguments, or arguments are given for one that is not.
     """
-    chosen = (method,) if method != "auto" else _rank_serving(model, erasure, tries, table)
+    chosen = (method,) if method != "auto" else _rank_serving(model, erasure, tries, table, settings)
     for name in chosen:
         build_method(name, model, settings.get(name, {})).check(erasure, model)
     if stray := [name for name in settings if name not in chosen]:
@@ -127,13 +129,20 @@ def choose_methods(
     return chosen
 
 
-def _rank_serving(model: Model, erasure: Erasure, tries: int, table: ChoiceTable | None) -> tuple[str, ...]:
+def _rank_serving(
+    model: Model,
+    erasure: Erasure,
+    tries: int,
+    table: ChoiceTable | None,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> tuple[str, ...]:
     """The first methods of the table that serve the model and the request; raises ValueError where none does."""
     found, refused = [], []
     for name in filter(list_names().__contains__, (table or read_choice_table()).rank()):
         try:
-            build_method(name, model, {}).check(erasure, model)
-            found.append(name)
+            built = build_method(name, model, settings.get(name, {}))
+            built.check(erasure, model)
+            found += [] if built.leaves_weights() else [name]
         except ValueError as error:
             refused.append(str(error))
     if not found:

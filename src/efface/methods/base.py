@@ -108,6 +108,10 @@ class Method(ABC):
         """Turns the Edit that `train` returned into the method's Edit; by default they are the same."""
         return edit
 
+    def leaves_weights(self) -> bool:
+        """Whether its Edit is a guide, which acts only while efface draws, so that other tools can't use it."""
+        return False
+
     def build_record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
         """The record of an Edit by this method, in JSON's types; it is made while the base's weights are in place."""
         return describe_run(model, erasure, type(self).__name__, dataclasses.asdict(self))
@@ -245,8 +249,7 @@ class Trained(Method):
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The prepared training, before its first step."""
         self.check(erasure, model)
-        # These come before the terms, which may read folders, because they refuse impossible settings at once.
-        update, balance = self.build_update(), self.build_balance()
+        update, balance = self.build_update(), self.build_balance()  # before the terms, which may read folders
         if model.quantised and not update.adds_factors:
             raise refuse_dense(type(self).__name__, model.quantised)
         terms = self.build_terms(model, erasure)

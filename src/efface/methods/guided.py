@@ -31,6 +31,10 @@ class Guided(Method):
     def build_guider(self, erasure: Erasure) -> Guider:
         """The guide that erases the request's targets while pictures are drawn, at strength 1."""
 
+    def leaves_weights(self) -> bool:
+        """A guide leaves the weights as they are."""
+        return True
+
     def train(
         self,
         model: Model,

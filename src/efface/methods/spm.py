@@ -101,6 +101,10 @@ class SPM(TrajectoryMethod):
     def build_balance(self) -> Balance:
         return Sum(keep=self.la_strength)
 
+    def leaves_weights(self) -> bool:
+        """With the gate, which needs each prompt; without it the adapters are a change of weights."""
+        return self.gate
+
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         """Puts the gate before the trained adapters."""
         return add_gate(edit, erasure.targets, 2 if self.transport == "release" else 1) if self.gate else edit
