@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from efface.catalog import ATTACKS
 from efface.reporting import page
 from efface.reporting.compared import build_comparisons
 from efface.reporting.history import build_histories
-from efface.reporting.labels import spread_labels
+from efface.reporting.labels import Box, place_labels, spread_labels
 from efface.reporting.losses import LossSeries, draw_losses
 from efface.reporting.svg import Point, Series, draw_climbs, draw_curve, draw_scatter, draw_strip
 from report_fixtures import record, share
@@ -111,6 +112,15 @@ def test_labels_stand_at_their_marks_where_there_is_room() -> None:
     assert "edit 6: erased 50.0%, kept 50.0%" in labels[5] and "leader" not in labels[5]
     same = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"', labels[0] + labels[1])
     assert len(set(same)) == 2
+
+
+def test_numbers_of_two_near_points_do_not_stand_at_each_other() -> None:
+    marks = [(418.0, 29.0), (438.0, 23.8)]
+    placed = place_labels(list(zip("12", marks, strict=True)), Box(60, 10, 438, 338), marks, 6.0)
+    for label, own, other in zip(placed, marks, marks[::-1], strict=True):
+        centre = ((label.box.left + label.box.right) / 2, (label.box.top + label.box.bottom) / 2)
+        assert math.dist(centre, own) < math.dist(centre, other)
+    assert placed[0].box.right < placed[1].box.left, "the numbers stand in the order of their marks"
 
 
 def test_spread_labels_keep_their_order_and_stay_between_the_ends() -> None:

@@ -14,6 +14,8 @@ LINE = ASCENT + DESCENT
 """The height of a line of text."""
 NEAR = 12.0
 """The distance from its mark from which on a label is joined to it by a line."""
+CLEARLY = 1.5
+"""A label belongs to its mark clearly if all other marks are so many times farther away."""
 STEP = 4.0
 CORNERS = [(1, -1), (-1, -1), (1, 1), (-1, 1)]
 DIRECTIONS = [
@@ -78,7 +80,8 @@ def place_labels(
 ) -> list[Label]:
     """Places each label, given with the (x, y) of its mark, as near to the mark as there is free room in the area.
 
-    `marks` are the centres of all marks that must stay visible, `radius` is their size. Where no room is left at all, a
+    `marks` are the centres of all marks that must stay visible, `radius` is their size. A place that is hardly nearer
+    to the label's own mark than to another is taken only where there is no better one. Where no room is left at all, a
     label lies where it covers the least.
     """
     taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in marks]
@@ -86,7 +89,7 @@ def place_labels(
     for text, mark in labels:
         best, least = None, math.inf
         for box in _places(text, mark, area, radius):
-            covered = sum(box.measure_overlap(other) for other in taken)
+            covered = sum(box.measure_overlap(other) for other in taken) + LINE * _misleads(box, mark, marks)
             if covered < least:
                 best, least = box, covered
             if not covered:
@@ -97,6 +100,12 @@ def place_labels(
         taken.append(best)
         out.append(Label(text, best, mark))
     return out
+
+
+def _misleads(box: Box, mark: tuple[float, float], marks: Sequence[tuple[float, float]]) -> bool:
+    """Whether a reader could take the text in this box for another mark's."""
+    centre = ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
+    return any(other != mark and math.dist(centre, other) < CLEARLY * math.dist(centre, mark) for other in marks)
 
 
 def spread_labels(heights: Sequence[float], top: float, bottom: float, gap: float = LINE) -> list[float]:
