@@ -270,7 +270,7 @@ def main() -> int:
     plugin = Mutating(files, given.seconds, given.seed, given.slowest, recorder)
     parts = [PARTS[name] for name in what if name in PARTS] or list(PARTS.values())
     tests = given.tests or dict.fromkeys(test for part in parts for test in part.tests)
-    chosen = [str(HERE / name) for name in tests]
+    chosen = [str(HERE / name.removeprefix("tests/")) for name in tests]
     signal.signal(signal.SIGINT, lambda *_: plugin.stop())
     options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
     code = pytest.main([*options, *chosen], plugins=[plugin, recorder])

@@ -129,8 +129,8 @@ def test_a_closed_pipe_is_silent() -> None:
     ("args", "says"),
     [
         (["erase", "esd"], "--checkpoint FILE"),
-        (["evaluate", "--edit", "x"], "finished pictures and scores are kept in --out"),
-        (["export", "--edit", "x"], "nothing was kept"),
+        (["evaluate", "--edit", __file__], "finished pictures and scores are kept in --out"),
+        (["export", "--edit", __file__], "nothing was kept"),
     ],
 )
 def test_an_interruption_says_what_is_kept(

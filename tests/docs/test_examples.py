@@ -2,7 +2,7 @@
 
 A command runs as it is written but for the flags of `SMALL`, which make it short. Commands of one page share a folder,
 which holds an edit and its evaluation from the start, for pages that begin with one. `MODEL` stands for a model of the
-reader's own and is a tiny random Stable Diffusion here.
+reader's own and is a tiny random Stable Diffusion here; the CLIP of a `choice` is the one that comes with glyphs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from efface import methods
 from efface.cli.app import main
 from efface.models import loading
 from efface.models.base import Model
+from efface.suites.world import locate
 from tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("start", "how-to", "understand")
 PAGES = ("README.md", *(str(p.relative_to(ROOT)) for f in FOLDERS for p in sorted((ROOT / "docs" / f).glob("*.md"))))
 DRAWING = {"steps": "1"}
+CLIP = "openai/clip-vit-large-patch14"
 SMALL: dict[str, dict[str, str]] = {
     "draw": DRAWING,
     "evaluate": {"steps": "4", "per-group": "1"},
@@ -120,7 +122,7 @@ def test_every_command_runs(
     for words in written:
         if not FETCHED.isdisjoint(words):
             continue
-        code = main(shorten(words))
+        code = main([word.replace(CLIP, str(locate("glyphs") / "clip")) for word in shorten(words)])
         assert code in CODES.get(words[0], (0,)), f"efface {shlex.join(words)}\n{capsys.readouterr().err}"
 
 

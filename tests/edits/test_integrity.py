@@ -200,6 +200,7 @@ def test_no_command_takes_them(
         "attack": ["--suite", str(tmp_path / "p.csv"), "--scorer", "artefact"],
         "purify": ["--image", str(tmp_path / "p.png"), "--prompt", "a cat"],
     }
+    (tmp_path / "p.png").touch()
     (tmp_path / "p.csv").write_text("prompt,seed,asks\na cat,1,cat\na dog,2,\n")
     flags = ["--model", "glyphs", "--edit", str(edit), "--out", str(out), "--strength", strength]
     assert main([command, *flags, *more.get(command, [])]) == 2
