@@ -73,6 +73,8 @@ def test_what_leaves_the_weights_as_they_are_is_not_tried() -> None:
     assert choose_methods(model, CAT, "auto", 2, table) == ("uce",)
     assert choose_methods(model, CAT, "auto", 2, table, {"spm": {"gate": False}}) == ("spm", "uce")
     assert choose_methods(model, CAT, "spm", 2, table) == ("spm",)
+    with pytest.raises(ValueError, match="no transport"):
+        choose_methods(model, CAT, "auto", 2, table, {"spm": {"gate": False, "transport": "ferry"}})
 
 
 def test_what_a_distilled_model_lacks_is_not_tried() -> None:

@@ -140,11 +140,12 @@ def _rank_serving(
     found, refused = [], []
     for name in filter(list_names().__contains__, (table or read_choice_table()).rank()):
         try:
-            built = build_method(name, model, settings.get(name, {}))
-            built.check(erasure, model)
-            found += [] if built.leaves_weights() else [name]
+            build_method(name, model, {}).check(erasure, model)
         except ValueError as error:
             refused.append(str(error))
+            continue
+        if not build_method(name, model, settings.get(name, {})).leaves_weights():
+            found.append(name)
     if not found:
         why = f" ({refused[0]})" if refused else ""
         raise ValueError(f"none of the methods that need only a name serves {model.name}{why}; name one with --method")

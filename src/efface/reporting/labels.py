@@ -87,12 +87,12 @@ def place_labels(
     taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in marks]
     out: list[Label] = []
     for text, mark in labels:
-        best, least = None, math.inf
+        best, least = None, (math.inf, False)
         for box in _places(text, mark, area, radius):
-            covered = sum(box.measure_overlap(other) for other in taken) + LINE * _misleads(box, mark, marks)
-            if covered < least:
-                best, least = box, covered
-            if not covered:
+            cost = (sum(box.measure_overlap(other) for other in taken), _misleads(box, mark, marks))
+            if cost < least:
+                best, least = box, cost
+            if cost == (0, False):
                 break
         if best is None:  # the text is longer than the area is wide
             wide = len(text) * LETTER
