@@ -32,10 +32,14 @@ class Studio:
     grids = ""  # what the names of its picture grids begin with
 
     def __init__(self, target: Path = TARGET) -> None:
+        self.open_judges(target)
         self.pipe = StableDiffusionPipeline.from_pretrained(target / "model")
         self.pipe.set_progress_bar_config(disable=True)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.pipe.to(self.device)
+
+    def open_judges(self, target: Path) -> None:
+        """Chooses the device and opens the judges of a bundle there."""
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.judges = {
             f.name: AutoModelForImageClassification.from_pretrained(f).eval().to(self.device)
             for f in sorted((target / "judges").iterdir())

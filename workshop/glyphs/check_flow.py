@@ -20,7 +20,7 @@ class FlowStudio(Studio):
     grids = "flow-"
 
     def __init__(self, model: str = "glyphs-flow", target: Path = TARGET) -> None:
-        Studio.__init__(self, target)
+        self.open_judges(target)
         self.model = efface.load(model, self.device)
 
     def draw(self, prompts: Sequence[str], first_seed: int = 0) -> np.ndarray:
