@@ -10,7 +10,8 @@ import torch
 import efface
 
 from .bundle import TARGET
-from .check import HERE, Studio, cells, plain, recognised, speed
+from .check import HERE, cells, plain, recognised, speed
+from .studio import Studio
 from .world import World, load
 
 
