@@ -77,6 +77,8 @@ def test_what_cannot_be_entered_is_refused_and_the_ledger_stays(
         efface.add_to_ledger(model, ledger, strange)
     with pytest.raises(ValueError, match="--rows is a number"):
         efface.add_to_ledger(model, ledger, strange, rows=0)
+    with pytest.raises(ValueError, match=r"a ledger is a JSON file: name it FILE.json, got .*ledger.txt"):
+        efface.add_to_ledger(model, tmp_path / "ledger.txt", strange)
     edit_of(model, cat, scale=3.0)
     with pytest.raises(ValueError, match="is not as it was entered in"):
         efface.add_to_ledger(model, ledger, strange)
@@ -92,3 +94,11 @@ def test_what_cannot_be_entered_is_refused_and_the_ledger_stays(
     ledger.write_text(json.dumps({key: value for key, value in told.items() if key != "digest"} | {"checks": []}))
     with pytest.raises(ValueError, match="a ledger has a check after every entry"):
         efface.add_to_ledger(model, ledger, strange)
+
+
+def test_a_ledger_may_lie_in_a_folder_that_does_not_exist_yet(model: StableDiffusion, tmp_path: Path) -> None:
+    cat = edit_of(model, tmp_path / "cat.safetensors")
+    book = efface.add_to_ledger(model, tmp_path / "new" / "ledger.json", cat, rows=2)
+    assert book["entries"][0]["edit"] == "../cat.safetensors"
+    with pytest.raises(ValueError, match=r"is in .* already"):
+        efface.add_to_ledger(model, tmp_path / "new" / "ledger.json", cat)

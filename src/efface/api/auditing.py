@@ -38,7 +38,7 @@ def audit(
         look: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
 
     Raises:
-        ValueError: there are too few words, a scorer is neither of the two, or the edit is of another base.
+        ValueError: there are too few words or none in the file, a scorer is neither of the two, or the edit is of another base.
         FileNotFoundError: there is no such file of words.
     """
     opening, folder = open_later(model), Path(out)
@@ -52,6 +52,8 @@ def audit(
     how = AuditConfig(**look)
     case = Case.of(opening, edit, folder)
     given = read_words(str(vocabulary)) if isinstance(vocabulary, str | Path) else list(vocabulary)
+    if isinstance(vocabulary, str | Path) and not given:
+        raise ValueError(f"{vocabulary} holds no words; it is to hold words, one a line")
     judges = build_judges(opening.name, None, scorers, case.known) if case.known or scorers else []
     if other := [s.name for s in judges if scorers and s.question not in ("object", "match")]:
         raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")

@@ -56,8 +56,9 @@ def add_to_ledger(
         The ledger, in JSON's types; each rate has its 95 % interval and the untouched base's beside it.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such edit, it is in the ledger already, an earlier one has changed,
-            the base is another one, there are two guides, or a target has no prompts or judges.
+        FileNotFoundError, ValueError: the ledger is not named FILE.json, there is no such edit, it is in the ledger
+            already, an earlier one has changed, the base is another one, there are two guides, or a target has no
+            prompts or judges.
     """
     check_strength(strength)
     if rows < 1:
@@ -67,6 +68,8 @@ def add_to_ledger(
     from ..records.ledger import FORMAT_VERSION, Ledger
     from ..records.sealed import write_sealed
 
+    if Path(ledger).suffix != ".json":
+        raise ValueError(f"a ledger is a JSON file: name it FILE.json, got {ledger}")
     place = check_file(Path(ledger))
     book = (
         read_ledger(place)
@@ -75,7 +78,7 @@ def add_to_ledger(
     )
     entry = _enter(book, place, Path(edit), strength)
     entries = [*book["entries"], entry]
-    edits = [Edit.load(place.parent / each["edit"]) for each in entries]
+    edits = [Edit.load(_find_edit(place, each)) for each in entries]
     opening = open_later(model)
     known = find_world(opening.name)
     asked = [_pick_rows(read_request(each), known, suite, rows) for each in edits]
@@ -113,8 +116,8 @@ def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> di
     from ..edits.edit import Edit
 
     for each in book["entries"]:
-        if hash_file(place.parent / each["edit"]) != each["sha256"]:
-            raise ValueError(f"{place.parent / each['edit']} is not as it was entered in {place}; put that file back")
+        if hash_file(_find_edit(place, each)) != each["sha256"]:
+            raise ValueError(f"{_find_edit(place, each)} is not as it was entered in {place}; put that file back")
     digest = hash_file(edit)
     if digest in {each["sha256"] for each in book["entries"]}:
         raise ValueError(f"{edit} is in {place} already")
@@ -128,6 +131,11 @@ def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> di
         "method": meta.get("method"),
         "strength": strength,
     }
+
+
+def _find_edit(place: Path, entry: dict[str, Any]) -> Path:
+    """The path of an entry's edit; it may be asked for before the ledger's folder exists."""
+    return Path(os.path.normpath(place.parent / entry["edit"]))
 
 
 def _pick_rows(request: Any, known: Any, suite: str, count: int) -> list[Row]:

@@ -27,6 +27,8 @@ def read_versioned(path: str | Path, version: int | tuple[int, ...], parse: Call
     path, known = Path(path), (version,) if isinstance(version, int) else version
     data = read_json(path, remedy)
     found = data.get("version") if isinstance(data, dict) else None
+    if found is None:
+        raise ValueError(f"{path} has no version number, so it is a file of another kind, or damaged; {remedy}")
     if found not in known or isinstance(found, bool):
         raise ValueError(f"{path} is of version {found}; this efface reads version {' or '.join(map(str, known))}")
     with refusing(path, "damaged", remedy):
