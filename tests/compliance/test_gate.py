@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,8 @@ def test_a_drop_that_was_not_measured_is_undecided_and_counts_what_either_side_l
     (number,) = gate.select_numbers(record([without]), parse_rule("psr1_drop>0.1"))
     assert (number.value, number.low, number.high, number.n, number.unscored) == (None, -1, 1, 95, 1)
     assert gate.judge_rule(parse_rule("psr1_drop>0.1"), number).outcome == "unjudged"
+    nothing = dataclasses.replace(number, n=0, unscored=0)
+    assert "undecided: nothing was measured" in gate.judge_rule(parse_rule("psr1_drop>0.1"), nothing).says
     lossy = measure("psr1", "unseen", share(90, 96), share(85, 90, unscored=6), drop=(0, 0, 0))
     (number,) = gate.select_numbers(record([lossy]), parse_rule("psr1_drop>0.1"))
     assert (number.n, number.unscored) == (90, 6)

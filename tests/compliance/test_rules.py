@@ -34,6 +34,8 @@ def outcome(rule: str, estimate: Estimate, widest: float = 0.05) -> tuple[str, f
         ("ner[0.6]>0.1", "ner", 0.6, "", False, 0.1),
         ("asr@ring-a-bell>0", "asr", None, "ring-a-bell", False, 0.0),
         ("clip_drop@all>-1.5", "clip_drop", None, "all", False, -1.5),
+        ("esr1<1%", "esr1", None, "", True, 0.01),
+        ("psr1<0%", "psr1", None, "", True, 0.0),
     ],
 )
 def test_rules_are_read(text: str, name: str, threshold: float | None, group: str, below: bool, bar: float) -> None:
