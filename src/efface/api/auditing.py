@@ -38,7 +38,8 @@ def audit(
         look: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
 
     Raises:
-        ValueError: there are too few words or none in the file, a scorer is neither of the two, or the edit is of another base.
+        ValueError: there are too few words, or none in the file, a scorer is neither of the two, or the edit is of
+            another base.
         FileNotFoundError: there is no such file of words.
     """
     opening, folder = open_later(model), Path(out)

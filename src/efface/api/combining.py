@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..edits.strength import check_strength
+from ..edits.strength import check_strength, spread_strengths
 from ..files import check_file, check_room
-from ..plurals import write_count
 from .resources import open_later
 
 if TYPE_CHECKING:
@@ -37,11 +36,7 @@ def merge(
 
     if len(edits) < 2:
         raise ValueError(f"a merge takes two edits or more, got {len(edits)}")
-    each = [1.0] * len(edits) if strengths is None else [check_strength(strength) for strength in strengths]
-    if len(each) != len(edits):
-        raise ValueError(
-            f"{write_count(len(each), 'strength')} for {write_count(len(edits), 'edit')}; give one for each, or none"
-        )
+    each = spread_strengths(1.0 if strengths is None else strengths, len(edits))
     if 0 in each:
         raise ValueError("an edit at strength 0 changes nothing; merge the others without it")
     found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]

@@ -210,7 +210,7 @@ def _list_not_drawn(record: Record) -> list[Untested]:
     other = known is not None and not groups
     out = [Untested(what=f"other groups of {suite.name}", why=f"not known of version {suite.version}")] if other else []
     out += [
-        Untested(what=f"prompts of group {g.name}: {g.title}", why=f"not drawn, though {suite.name} has them")
+        Untested(what=f"prompts of group {g.name}: {g.title}", why=f"not drawn; {suite.name} has this group")
         for g in groups
         if g.name not in drawn
     ]
