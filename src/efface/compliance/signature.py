@@ -139,7 +139,7 @@ def _run(flags: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess
 
 def _join_output(done: subprocess.CompletedProcess[bytes]) -> str:
     """The output of ssh-keygen in one line."""
-    text = (done.stderr or done.stdout).decode(errors="replace") or done.stdout.decode(errors="replace")
+    text = (done.stderr or done.stdout).decode(errors="replace")
     return " ".join(text.split()) or f"ssh-keygen ended with {done.returncode}"
 
 
