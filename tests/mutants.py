@@ -63,7 +63,7 @@ PARTS = {
     ),
     "records": Part(
         ["records", "edits/integrity.py"],
-        ["compliance", "edits/test_integrity.py", "evaluation", "robustness", "cli/test_record.py", "test_files.py"],
+        ["records", "compliance", "edits/test_integrity.py", "edits/test_digests.py", "cli/test_notebook.py"],
     ),
     "attacks": Part(
         ["robustness/merging.py", "robustness/results.py"],

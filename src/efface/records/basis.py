@@ -172,7 +172,7 @@ def _make_comparable(value: Any) -> Any:
 def _describe_difference(before: Any, now: Any) -> str:
     """The difference in a few words."""
     one, other = _make_comparable(before), _make_comparable(now)
-    if isinstance(one, dict) and isinstance(other, dict):
+    if isinstance(one, dict):
         keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
         return "; ".join(f"{key}: {one.get(key)} there, {other.get(key)} now" for key in keys)
     return f"{one} there, {other} now"

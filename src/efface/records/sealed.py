@@ -78,7 +78,7 @@ def parse_sealed(kind: type[P], data: Any) -> P:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
         raise ValueError(f"{shorten(place) or 'it'}: {first['msg']}{more}") from error
