@@ -122,6 +122,8 @@ def test_what_is_wrong_with_a_record_is_told_first_and_the_rest_counted() -> Non
     assert "more" not in str(found.value)
     with pytest.raises(ValueError, match=r"^targets: .*, and 2 more$"):
         parse_sealed(Record, data | {"rows": "many", "targets": 3, "rule": 4})
+    with pytest.raises(ValueError, match=r"^rows: .*, and 1 more$"):
+        parse_sealed(Record, data | {"rows": "many", "rule": 4})
     with pytest.raises(ValueError, match=r"^it: "):
         parse_sealed(Record, [])
     data["digest"] = "0" * 64
@@ -153,7 +155,7 @@ def audited(*drops: Drop | None) -> AuditedWord:
 
 
 def test_a_word_is_lost_where_one_judge_is_certain_over_at_least_five_pictures() -> None:
-    sure, unsure = (Drop(value=0.3, low=low, high=0.5, clusters=5) for low in (0.1, -0.1))
+    sure, unsure = (Drop(value=0.3, low=low, high=0.5, clusters=5) for low in (0.1, 0.0))
     few = Drop(value=0.3, low=0.1, high=0.5, clusters=4)
     assert audited(unsure, sure, None).lost is True and audited(unsure, few).lost is False
     assert audited(few, None).lost is None and audited().lost is None

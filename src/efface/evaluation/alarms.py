@@ -123,10 +123,10 @@ def _describe_collapse(seen: str) -> Alarm:
 
 
 def _warn_broken(measures: Sequence[Measure]) -> Alarm | None:
-    rates = [(m.edited.value or 0) - (m.base.value or 0) for m in measures if m.metric == "artefact"]
-    if max(rates, default=0) <= BROKEN:
+    found = [m for m in measures if m.metric == "artefact"]
+    m = max(found, key=_find_rise, default=None)
+    if m is None or _find_rise(m) <= BROKEN:
         return None
-    m = [m for m in measures if m.metric == "artefact"][rates.index(max(rates))]
     return Alarm(
         name="pictures are flat or noise",
         raised_when=f"group {m.group}: {m.edited.value or 0:.0%} under the edit, {m.base.value or 0:.0%} before",
@@ -138,9 +138,10 @@ def _warn_broken(measures: Sequence[Measure]) -> Alarm | None:
 def _warn_alike(measures: Sequence[Measure]) -> Alarm | None:
     known = [(m, m.edited.value, m.base.value) for m in measures if m.metric == "diversity"]
     ratios = [(edited / base, m) for m, edited, base in known if edited is not None and base]
-    share, m = min(ratios, key=lambda r: r[0], default=(1.0, None))
-    if m is None or share >= COLLAPSE:
+    least = min(ratios, key=lambda r: r[0], default=None)
+    if least is None or least[0] >= COLLAPSE:
         return None
+    share, m = least
     return Alarm(
         name="pictures of a concept become alike",
         raised_when=f"group {m.group}: their diversity is {share:.0%} of the base's ({m.judge}, n = {m.edited.n})",
@@ -172,3 +173,8 @@ def _describe_failure(scorer: str, pictures: int, why: str) -> Alarm:
 
 def _share_unscored(m: Measure) -> float:
     return max(e.unscored / (e.n + e.unscored) if e.n + e.unscored else 0.0 for e in (m.base, m.edited))
+
+
+def _find_rise(m: Measure) -> float:
+    """The value under the edit minus the base's, where one that is not known counts as 0."""
+    return (m.edited.value or 0) - (m.base.value or 0)
