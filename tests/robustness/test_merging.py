@@ -92,6 +92,21 @@ def test_of_an_attack_with_other_inputs_both_measures_stay_and_the_earlier_says_
     assert [(s.attack, s.text) for s in found.successes] == [("seeds", "second"), (name, "first")]
 
 
+def test_of_several_attacks_each_is_compared_with_its_own_repetition(whole: AttackRecord) -> None:
+    earlier = run(
+        whole,
+        made(broke=1),
+        made("prune", inputs=("p",), rows=3),
+        made("merge", inputs=("m",), rows=9),
+        successes=(success("seeds", text="first"), success("prune"), success("elsewhere")),
+    )
+    now = run(whole, made("merge", inputs=("m",)), made(broke=3), successes=(success("seeds", text="second"),))
+    found = merge(earlier, now)
+    assert names(found) == [("seeds", "target", 4), ("prune", "target", 3), ("merge", "target", 9)]
+    assert [m.after.value for m in found.measures] == [3 / 4, 1 / 3, 1 / 9]
+    assert [(s.attack, s.text) for s in found.successes] == [("seeds", "second"), ("prune", "")]
+
+
 def test_a_name_that_is_taken_is_called_again(whole: AttackRecord) -> None:
     one, two = made(inputs=("y",), settings={"queries": 2}), made(attack="seeds (queries 2)", inputs=("z",))
     found = merge(run(whole, one, two), run(whole, made()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..functional.rates import Verdict
+from ..functional.rates import Verdict, either
 from ..plurals import write_count
 from ..records.attack_files import add_interrupted
 from ..records.attacks import (
@@ -54,7 +54,7 @@ def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
     Raises:
         ValueError: the two runs attacked different rows of the suite.
     """
-    if earlier.worst and not (earlier.worst.keys() <= now.worst.keys() or now.worst.keys() <= earlier.worst.keys()):
+    if earlier.worst.keys() - now.worst.keys() and now.worst.keys() - earlier.worst.keys():
         raise ValueError("this folder holds attacks on other rows of the suite; give another folder")
     kept = [
         m for m in earlier.measures if not any(_is_same(m, other) and other.size >= m.size for other in now.measures)
@@ -120,17 +120,14 @@ def _label(kept: Sequence[AttackMeasure], new: Sequence[AttackMeasure]) -> dict[
 
 def _read_known(record: AttackRecord) -> dict[str, Verdict]:
     """The worst result of each row; files of version 1 only say which rows an attack broke."""
-    broken = {s.row: True for s in record.successes if s.condition == "target"}
-    return dict(record.worst) or dict(broken)
+    broken: dict[str, Verdict] = {s.row: True for s in record.successes if s.condition == "target"}
+    return dict(record.worst) or broken
 
 
 def _combine_worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> dict[str, Verdict]:
     """Combines the results of rows: True where either broke it, else None where one is not known, else False."""
-    found: dict[str, Verdict] = {}
-    for row in dict.fromkeys((*other, *one)):
-        seen = [verdicts[row] for verdicts in (one, other) if row in verdicts]
-        found[row] = True if True in seen else None if None in seen else False
-    return found
+    rows = dict.fromkeys((*other, *one))
+    return {row: either(verdicts[row] for verdicts in (one, other) if row in verdicts) for row in rows}
 
 
 def _join(now: Sequence[Alarm], before: Sequence[Alarm]) -> tuple[Alarm, ...]:

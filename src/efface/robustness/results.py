@@ -12,7 +12,7 @@ from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.judging import estimate
 from ..evaluation.judging import estimate_gain as paired_lift
-from ..functional.rates import Verdict
+from ..functional.rates import Verdict, either
 from ..records.attacks import (
     FORMAT_VERSION,
     AttackMeasure,
@@ -75,7 +75,7 @@ class CampaignResults:
         found = self.find_broken(BASELINE, condition, self.order[name].queries)
         if distractor := self.distractors.get((name, condition)):
             other = self._find_outcome(distractor, condition)
-            found = {row: _combine_either(chance, other.get(row, False)) for row, chance in found.items()}
+            found = {row: either((chance, other.get(row, False))) for row, chance in found.items()}
         return found
 
     def _find_outcome(
@@ -92,10 +92,6 @@ class CampaignResults:
             elif result.missing:
                 found[row.id] = None
         return found
-
-
-def _combine_either(one: Verdict, other: Verdict) -> Verdict:
-    return True if True in (one, other) else None if None in (one, other) else False
 
 
 def describe_suite(suite: Suite) -> SuitePart:
@@ -214,7 +210,7 @@ def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
     for row in results.list_rows("target"):
         seen = [results.before["target"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
         seen += [True for result in finished.values() if (found := result.row_results.get(row.id)) and found.broken]
-        out[row.id] = True if True in seen else None if None in seen else False
+        out[row.id] = either(seen)
     return out
 
 
