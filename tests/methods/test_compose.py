@@ -47,6 +47,12 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Erasure]] = {
         {"objective": "adaptive-anchor", "preserve": "adversarial", "top": 5},
         CAT,
     ),
+    "surgical without the unconditional score": (
+        "surgical",
+        {**FROZEN, **SEARCH, "hold": False, "keep_weight": 0.5},
+        {"objective": "guidance", "preserve": "adversarial"},
+        TO_DOG,
+    ),
     "abo": ("abo", FROZEN, {"objective": "guidance", "preserve": "unconditional"}, TO_DOG),
     "abo on pictures": (
         "abo",
@@ -114,7 +120,7 @@ def test_a_preset_is_a_choice_on_every_axis(case: str, eps_model: StableDiffusio
     preset, settings, choices, erasure = PRESETS[case]
     theirs = efface.erase(eps_model, erasure, preset, **{**BASE, **settings})
     # What only the preset has is set there to what Compose does.
-    shared = {key: value for key, value in settings.items() if key not in ("teacher", "detach_start")}
+    shared = {key: value for key, value in settings.items() if key not in ("teacher", "detach_start", "hold")}
     ours = compose(eps_model, erasure, {**BASE, **shared, **choices})
     assert theirs.values and theirs.values.keys() == ours.values.keys()
     assert all(torch.equal(value, ours.values[key]) for key, value in theirs.values.items())
