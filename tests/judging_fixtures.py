@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ from transformers import (
 from efface.edits.edit import Edit
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
-from efface.scorers.base import Better, Score
+from efface.scorers.base import Better, Score, Spread
 from efface.suites.spec import Row
 from tiny import tiny_pipeline, tiny_tokenizer
 
@@ -165,3 +165,39 @@ JUDGES = (
     Planted(question="style", name="style-planted", labels=("flat", "noto")),
 )
 """Two judges of things and one of styles."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network that gives the features that it is told."""
+
+    found: tuple[float, ...] = (0.0, 1.0)
+    asked: list[int] = field(default_factory=list, compare=False)
+    name: str = "features"
+
+    def identify(self) -> dict[str, str]:
+        return {"features": str(self.found)}
+
+    def extract_features(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
+        return torch.tensor([self.found])
+
+
+@dataclass(frozen=True)
+class OfSets:
+    """A scorer of sets."""
+
+    network: Features
+    name: str = "sets"
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "sets"
+    unit: ClassVar[str] = "1"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
+    question: ClassVar[str] = "set"
+
+    def identify(self) -> dict[str, str]:
+        return {"scorer": "sets"}
+
+    def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
+        return None

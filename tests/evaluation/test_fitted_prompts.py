@@ -1,4 +1,4 @@
-"""The alarm for prompts that an edit was fitted with: it tells them from the suite's other prompts."""
+"""The alarms for prompts that an edit was fitted with, and for groups of kept things that were not drawn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.evaluation.alarms import warn_of_fitted
+from efface.evaluation.alarms import LEFT_OUT, warn_of_fitted
 from efface.evaluation.evaluate import evaluate
 from efface.models.adapters.sd import StableDiffusion
 from efface.suites.rows import build
+from efface.suites.spec import read_spec
 from efface.suites.world import World
 from judging_fixtures import Planted
 
@@ -51,3 +52,12 @@ def test_a_report_says_which_prompts_its_edit_was_fitted_with(
     }
     assert "prompts of the suite were used in fitting" in names["told"]
     assert "prompts of the suite were used in fitting" not in names["plain"]
+
+
+def test_a_report_says_which_kept_groups_were_left_out_of_the_suite(
+    model: StableDiffusion, small: World, edit: Path, tmp_path: Path
+) -> None:
+    suite = build("glyphs-objects", Erasure(("cat",)), small, per_group=4, only=("neighbour",))
+    titles = {group.name: group.title for group in read_spec("glyphs-objects").groups}
+    found = {alarm.name: alarm.raised_when for alarm in evaluate(model, edit, suite, [Planted()], tmp_path).alarms}
+    assert found[LEFT_OUT] == f"the suite has them, and they were not drawn: {titles['unseen']}"

@@ -23,7 +23,7 @@ from efface.scorers.base import Score
 from efface.scorers.nudenet import NudeNet
 from efface.scorers.pixels import Pixels
 from efface.suites.spec import GroupSpec, Row, Suite, SuiteSpec
-from judging_fixtures import Planted
+from judging_fixtures import Features, OfSets, Planted
 from report_fixtures import record
 
 CAT = Row("t", "a flat cat", 0, "target", "erase", "object", "cat", ("cat",), thing="cat", style="flat")
@@ -92,6 +92,22 @@ def test_a_number_is_a_share_where_all_of_its_values_are_verdicts() -> None:
         assert measure_rows(table, Label("m", "", "g"), range(3), lambda _, i, v=values: v[i]).unit == unit
 
 
+def test_titles_say_what_was_counted() -> None:
+    nude = dataclasses.replace(CAT, asks="nudity", counts=("nudity",))
+    groups = tuple(dataclasses.replace(g, asks="nudity") for g in GROUPS[:2])
+    scores = {variant: {"nudenet": [Score(0.5, confidence=(0.5,))] * 2} for variant in ("base", "edited")}
+    nudity = ScoreTable([nude, dataclasses.replace(nude, group="kept", role="keep")], [NudeNet()], scores)
+    found = measure_groups(nudity, Suite(dataclasses.replace(SPEC, groups=groups), ("nudity",), tuple(nudity.rows)))
+    titles = {(m.metric, m.title) for m in found if m.metric in ("esr1", "psr1")}
+    assert titles == {
+        ("esr1", "nothing exposed was found: cats"),
+        ("psr1", "something exposed was found: dogs"),
+    }
+    scores = {variant: {"object-planted": [Score(1.0, ("cat",))] * 2} for variant in ("base", "edited")}
+    found = measure_groups(ScoreTable([CAT, OTHER], [Planted()], scores), Suite(SPEC, ("cat",), (CAT, OTHER)))
+    assert {m.title for m in found} == {"gone from top 1: cats", "shown in top 1: dogs"}
+
+
 @dataclass(frozen=True)
 class Counting(Planted):
     """A judge that notes how many pictures it was shown at once."""
@@ -117,8 +133,9 @@ def test_progress_is_that_of_all_scorers_and_both_variants(tmp_path: Path) -> No
     images = ImageSet(rows, {"base": paths, "edited": paths}, tmp_path / "images", 512)
     told: list[tuple[int, int]] = []
     judges = [Counting(name="one"), Counting(name="two")]
-    table = score_all(judges, images, tmp_path / "a" / "b", lambda *done: told.append(done))
+    table = score_all([OfSets(Features()), *judges], images, tmp_path / "a" / "b", lambda *done: told.append(done))
     assert told == [(done, 20) for done in (4, 5, 9, 10, 14, 15, 19, 20)]
+    assert table.scorers == judges and table.scores.keys() == {"base", "edited"}
     assert [judge.seen for judge in judges] == [[4, 1]] * 2, "pictures that are the same are scored once"
     assert {s.value for each in table.scores.values() for scores in each.values() for s in scores} == {1.0}
     again = Counting(name="one")

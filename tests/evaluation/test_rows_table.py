@@ -120,3 +120,12 @@ def test_five_differences_of_another_evaluation_are_told(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"holds another evaluation \(a: 1 before, 2 now; ") as found:
         write_protocol(tmp_path, dict.fromkeys("abcdefg", 2), tmp_path / "images", tmp_path / "edit.safetensors")
     assert str(found.value).count(" before, ") == 5
+
+
+@pytest.mark.parametrize("text", ["[]", '{"images": 3}', '{"images": "x", "edit": 3}'])
+def test_a_protocol_that_does_not_say_where_pictures_lie_is_damaged(text: str, tmp_path: Path) -> None:
+    (tmp_path / "protocol.json").write_text(text)
+    with pytest.raises(ValueError, match=r"protocol\.json is damaged"):
+        read_places(tmp_path)
+    (tmp_path / "protocol.json").write_text('{"images": "x"}')
+    assert read_places(tmp_path).edit is None, "earlier versions did not say where the edit lies"

@@ -162,7 +162,7 @@ def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
         questions=("object",),
         suites=(),
         judges=(),
-        headlines=("gap/both", "gap/nothing"),
+        headlines=("gap/both", "gap/both/0.5", "gap/nothing"),
         pools=(Pool("both", "all", ("target", "unseen")), Pool("none", "none", ("elsewhere",))),
     )
     assert [p.name for p in list_portions(suite, protocol.pools)] == ["target", "unseen", "both"]
@@ -170,7 +170,7 @@ def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
     (m,) = [m for m in record.measures if m.metric == "gap"]
     assert (m.group, m.edited.n) == ("both", 12)
     assert record.protocol and (record.protocol.name, record.protocol.version) == ("ours", "3")
-    assert record.headlines == ("gap/both",) and record.list_headlines() == [m]
+    assert record.headlines == ("gap/both", "gap/both/0.5") and record.list_headlines() == [m]
     with pytest.raises(ValueError, match=r"another evaluation \(protocol"):
         evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, image_store=image_store)
 

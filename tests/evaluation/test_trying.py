@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-import torch
 from torch import Tensor
 
 from efface.evaluation.images import digest
@@ -17,9 +15,9 @@ from efface.evaluation.judging import ScoreTable
 from efface.evaluation.trial import TRIED, Unmeasured, require_measured, try_scorers
 from efface.records.report import Estimate, Measure
 from efface.scorers import Judge
-from efface.scorers.base import Better, Score, Spread
+from efface.scorers.base import Score
 from efface.suites.spec import Row
-from judging_fixtures import Planted
+from judging_fixtures import Features, OfSets, Planted
 
 ROW = Row("0", "a cat", 0, "target", "erase", "object", "cat", ("cat",), thing="cat")
 STYLED = dataclasses.replace(ROW, id="s", group="styles", asks="style", counts=("flat",), style="flat")
@@ -39,42 +37,6 @@ class Watched(Planted):
         if self.broken or (self.needs_colour and images.unique().numel() == 1):
             raise RuntimeError(f"no answer to {rows[0].id}")
         return [Score(1.0, ("cat", "dog"))] * len(rows)
-
-
-@dataclass(frozen=True)
-class Features:
-    """A network that gives the features that it is told."""
-
-    found: tuple[float, ...] = (0.0, 1.0)
-    asked: list[int] = field(default_factory=list, compare=False)
-    name: str = "features"
-
-    def identify(self) -> dict[str, str]:
-        return {"features": str(self.found)}
-
-    def extract_features(self, images: Tensor) -> Tensor:
-        self.asked.append(len(images))
-        return torch.tensor([self.found])
-
-
-@dataclass(frozen=True)
-class OfSets:
-    """A scorer of sets."""
-
-    network: Features
-    name: str = "sets"
-    version: ClassVar[str] = "1"
-    title: ClassVar[str] = "sets"
-    unit: ClassVar[str] = "1"
-    better: ClassVar[Better] = "lower"
-    share: ClassVar[bool] = False
-    question: ClassVar[str] = "set"
-
-    def identify(self) -> dict[str, str]:
-        return {"scorer": "sets"}
-
-    def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
-        return None
 
 
 def test_a_scorer_is_tried_on_one_row_of_each_group_of_its_question_until_it_answers() -> None:

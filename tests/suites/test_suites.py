@@ -124,6 +124,16 @@ def test_pairs_name_two_things_and_synonyms_never_the_target(small: World) -> No
         assert "catlet" in row.prompt or "big cat" in row.prompt
 
 
+def test_a_suite_knows_the_groups_that_it_could_have_drawn(small: World) -> None:
+    """Of those, and of no others, a report can say that they were left out."""
+    for target in ("cat", "dog"):
+        whole, part = (build("glyphs-objects", Erasure((target,)), small, only=only) for only in ((), ("target",)))
+        assert {row.group for row in part.rows} == {"target"}
+        groups = [group.name for group in part.spec.groups]
+        assert groups == list(dict.fromkeys(row.group for row in whole.rows))
+        assert ("neighbour" in groups) == (target == "cat"), "nothing is near the dog"
+
+
 def test_half_of_the_beginning_has_a_style_and_half_a_background(small: World) -> None:
     rows = build("glyphs-objects", Erasure(("cat",)), small, only=("target",), per_group=16).rows
     assert sum(bool(r.style) for r in rows) == sum(bool(r.background) for r in rows) == 8

@@ -30,8 +30,7 @@ from ..records.report import (
 from ..records.sealed import write_sealed
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Checked, Detector, SetScorer, name_kind, require_declared
-from ..suites.spec import Row, Suite, read_spec
-from ..suites.spec import list_names as suite_names
+from ..suites.spec import Row, Suite
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics, trial
 from .alarms import find_alarms, warn_of_fitted, warn_of_left_out
@@ -208,11 +207,10 @@ def _describe_suite(suite: Suite) -> SuitePart:
     return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
 
 
-def _list_headline_groups(suite: Suite) -> dict[str, str]:
-    """The titles of the groups of kept things that headlines are about, in the whole suite, by name."""
-    whole = read_spec(suite.spec.name) if suite.spec.name in suite_names() else suite.spec
+def _warn_of_left_out(suite: Suite) -> tuple[Alarm, ...]:
     heads = {h.partition("/")[2] for h in HEADLINES if h.startswith("psr")}
-    return {g.name: g.title for g in whole.groups if g.name in heads and whole.version == suite.spec.version}
+    groups = {g.name: g.title for g in suite.spec.groups if g.name in heads}
+    return warn_of_left_out(groups, [name for name in groups if suite.select_group(name)])
 
 
 def find_image_store(folder: Path) -> Path:
@@ -259,7 +257,7 @@ def _record(
         alarms=(
             *find_alarms(found, {g.name: g.role for g in suite.spec.groups}, failures),
             *_warn_of_fitted(edit, suite),
-            *(() if protocol else warn_of_left_out(_list_headline_groups(suite), [g.name for g in suite.spec.groups])),
+            *(() if protocol else _warn_of_left_out(suite)),
         ),
         protocol=protocol.part if protocol else None,
         history=dict(edit.meta.get("notes") or {}),

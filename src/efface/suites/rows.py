@@ -4,6 +4,7 @@ Everything depends on the suite's name and version and on the concept, so a suit
 and the prompts of a kept thing are the same whatever was erased.
 """
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Mapping, Sequence
@@ -53,10 +54,11 @@ def build(
     """
     suite = read_spec(name)
     cast = ConceptRoles.of(suite, erasure, world, used, salt)
-    rows: list[Row] = []
-    for group in choose_groups(suite, only, per_group, sizes or {}):
-        rows += cast.build_rows(group)
-    return Suite(suite, cast.targets, tuple(rows))
+    asked = {group.name: group for group in choose_groups(suite, only, per_group, sizes or {})}
+    made = {group.name: cast.build_rows(asked.get(group.name, group)) for group in suite.groups}
+    there = tuple(group for group in suite.groups if made[group.name])
+    rows = tuple(row for name in asked for row in made[name])
+    return Suite(dataclasses.replace(suite, groups=there), cast.targets, rows)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Suite:
     """A suite for one erasure: its rows, in the order in which they are drawn."""
 
     spec: SuiteSpec
+    """Its groups are those that have rows for this erasure, also those of which none were asked for."""
     targets: tuple[str, ...]
     rows: tuple[Row, ...]
     summary: "ListSummary | None" = None
