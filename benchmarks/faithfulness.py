@@ -16,7 +16,7 @@ from typing import Any
 from efface import attacks as known_attacks
 from efface import methods as known_methods
 
-from .published import attacks, closed, guides, pictures, searches, trained
+from .published import attacks, closed, guides, mixed, pictures, searches, trained
 from .published.bench import Difference
 
 PAGE = Path(__file__).parents[1] / "docs" / "faithfulness.md"
@@ -83,7 +83,8 @@ ROWS: dict[str, Row] = {
     "negative": Row(guides.negative, "diffusers' negative_prompt", ""),
     "neggrad": Row(trained.neggrad, "gradient ascent, no one paper", "values are ours"),
     "finetune": Row(trained.finetune, "the training loss", "values are ours"),
-    "compose": Row(trained.compose, "ESD's objective with ABO's preservation", "presets it equals: tests/methods"),
+    "surgical": Row(mixed.surgical, "ABO's objective, our reconstruction, with EAP's preservation", "all is ours"),
+    "compose": Row(mixed.compose, "ESD's objective with ABO's preservation", "presets it equals: tests/methods"),
 }
 
 ATTACKS: dict[str, Row] = {

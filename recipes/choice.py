@@ -8,7 +8,7 @@ import argparse
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import fill
@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="number of processes")
     parser.add_argument("--device", help="device of each process; by default a GPU where there is one")
     parser.add_argument("--grid", type=Path, default=GRID, help="the grid to run")
+    parser.add_argument(
+        "--method",
+        action="append",
+        help="measure this method of the grid alone, and keep the other rows of --file; repeat for several",
+    )
     parser.add_argument("--file", type=Path, default=CHOICE, help="file of rates to write, which `auto` reads")
     parser.add_argument("--page", type=Path, default=PAGE, help="page of the documentation to write")
     args = parser.parse_args(argv)
@@ -46,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = efface.sweep(
         grid,
         args.out,
+        methods=args.method or (),
         workers=args.workers,
         device=args.device,
         on_answer=lambda job, answer, done, total: print(f"{done} of {total}  {job.name}", flush=True),
@@ -67,9 +73,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         versions={name: version(name) for name in PACKAGES},
         methods=methods,
     )
+    table = add_rows(read_choice_table(args.file), table, args.method) if args.method else table
     write_whole(args.file, render_file(table))
     write_whole(args.page, render_page(read_choice_table(args.file)))
     print(f"{args.file}\n{args.page}")
+
+
+def add_rows(held: ChoiceTable, measured: ChoiceTable, methods: Sequence[str]) -> ChoiceTable:
+    """Puts the measured rates of these methods into the table that is held, in the place of their earlier rates.
+
+    Raises:
+        ValueError: the two are of other weights, concepts, seeds or numbers of pictures.
+    """
+    for name in ("model", "fingerprint", "concepts", "pictures", "seed"):
+        if (was := getattr(held, name)) != (now := getattr(measured, name)):
+            raise ValueError(f"the file's rates are of {name} {was!r}, and these of {now!r}; measure all methods")
+    return replace(measured, methods={**held.methods, **{name: measured.methods[name] for name in methods}})
 
 
 def average(lines: Iterable[Mapping[str, str]]) -> dict[str, Rates]:

@@ -11,7 +11,6 @@ from efface.concept import Erasure
 from efface.methods.abo import ABO
 from efface.methods.advunlearn import AdvUnlearn
 from efface.methods.age import AGE
-from efface.methods.compose import Compose
 from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.methods.finetune import FineTune
@@ -38,16 +37,6 @@ def negative_guidance(bench: Bench, weights: dict[str, Tensor] | None = None, et
 
 def esd(model: Any) -> Difference:
     return Bench(ESD(**QUICK, eta=1.5), model, CAT).compare(lambda b: {"erase": negative_guidance(b, eta=1.5)})
-
-
-def compose(model: Any) -> Difference:
-    """A mix of no paper: here ESD's objective with ABO's preservation."""
-
-    def theirs(b: Bench) -> Losses:
-        at, empty = b.build_queries(0)["student"].states, b.read("", n=3)
-        return {"erase": negative_guidance(b), "keep": mse(b.student(at, empty), b.base(at, empty))}
-
-    return Bench(Compose(**QUICK, preserve="unconditional", keep_weight=0.5), model, CAT).compare(theirs, 0.5)
 
 
 def p_esd(model: Any) -> Difference:
@@ -87,15 +76,15 @@ def eap(model: Any) -> Difference:
     found = Difference()
     for learner in (0, 1):
         bench = Bench(EAP(**QUICK, centres=4), model, CAT, learner)
-        state = _before_choice(bench)
+        state = before_choice(bench)
 
         def theirs(b: Bench, learner: int = learner, state: Tensor = state) -> Losses:
-            table, chosen = _chosen(b, state, learner, hard=True, temperature=2.0, top=0)
+            table, chosen = choose(b, state, learner, hard=True, temperature=2.0, top=0)
             at = b.build_queries(1)["student"].states
             weight = b.x0_weight(at.t)
             held = (chosen.detach() @ table).unflatten(1, (8, -1))
             words = held if learner == 0 else (chosen @ table).unflatten(1, (8, -1))
-            weights = b.weights() if learner == 0 else _moved(b)
+            weights = b.weights() if learner == 0 else moved(b)
             keep = mse(b.student(at, words, weights), b.base(at, held), weight)
             if learner:
                 return {"keep": keep}
@@ -114,16 +103,16 @@ def age(model: Any) -> Difference:
     for hard, temperature in ((True, 0.1), (False, 2.0)):
         for learner in (0, 1):
             bench = Bench(AGE(**QUICK, centres=7, hard=hard, temperature=temperature), model, CAT, learner)
-            state = _before_choice(bench)
+            state = before_choice(bench)
 
             def theirs(
                 b: Bench, learner: int = learner, state: Tensor = state, hard: bool = hard, at_t: float = temperature
             ) -> Losses:
-                table, chosen = _chosen(b, state, learner, hard, at_t, top=5)
+                table, chosen = choose(b, state, learner, hard, at_t, top=5)
                 at = b.build_queries(1)["student"].states
                 held = (chosen.detach() @ table).unflatten(1, (8, -1))
                 words = held if learner == 0 else (chosen @ table).unflatten(1, (8, -1))
-                weights = b.weights() if learner == 0 else _moved(b)
+                weights = b.weights() if learner == 0 else moved(b)
                 keep = mse(b.student(at, words, weights), b.base(at, held), b.x0_weight(at.t))
                 if learner:
                     return {"keep": keep}
@@ -135,7 +124,7 @@ def age(model: Any) -> Difference:
     return found
 
 
-def _before_choice(bench: Bench) -> Tensor:
+def before_choice(bench: Bench) -> Tensor:
     """The state of the step's generator before the search chooses; by it the noise can be drawn again."""
     search, states = bench.trainer.terms[1].search, []  # type: ignore[attr-defined]
     select = search.select
@@ -151,7 +140,7 @@ def _before_choice(bench: Bench) -> Tensor:
     return states[0]
 
 
-def _chosen(b: Bench, state: Tensor, learner: int, hard: bool, temperature: float, top: int) -> tuple[Tensor, Tensor]:
+def choose(b: Bench, state: Tensor, learner: int, hard: bool, temperature: float, top: int) -> tuple[Tensor, Tensor]:
     """The candidates' embeddings [n, L d], and the choice [rows, n] by logits and Gumbel noise, row by row."""
     search = b.trainer.terms[1].search  # type: ignore[attr-defined]
     logits = b.params[0] if learner else search.logits[0].detach()
@@ -170,7 +159,7 @@ def _chosen(b: Bench, state: Tensor, learner: int, hard: bool, temperature: floa
     return b.read(*search.lists[0]).flatten(1), torch.stack(rows)
 
 
-def _moved(b: Bench) -> dict[str, Tensor]:
+def moved(b: Bench) -> dict[str, Tensor]:
     update = b.trainer.update
     return dict(zip(update.list_changed_names(), [p.detach() for p in update.list_params()], strict=True))
 

@@ -257,7 +257,7 @@ def test_the_demo_ends_with_three_rates_and_a_report(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"steps": 2, "draw_steps": 2, "paths": 2, "source": "frozen", "centres": 2, "k_closest": 3}
-    few = Defaults(steps=2, guidance=2.0, methods={"eap": small})
+    few = Defaults(steps=2, guidance=2.0, methods={"surgical": small})
     monkeypatch.setattr("efface.models.adapters.sd.Defaults", lambda: few)
     for target in ("cat", "cat", "flat"):
         out = tmp_path / "demo"

@@ -106,6 +106,13 @@ def test_the_command_measures_and_writes_what_the_plan_then_names(
     capsys.readouterr()
     choice.main([*args, "--page", str(page)])
     assert file.read_bytes() == first and "of 4  " not in capsys.readouterr().out  # nothing was measured again
+    other = Rates(esr1=50.0, neighbour=1.0, unseen=2.0)
+    file.write_text(choice.render_file(dataclasses.replace(table, methods={"esd": other, "uce": other})))
+    choice.main([*args, "--page", str(page), "--method", "uce"])
+    assert read_choice_table(file).methods == {"esd": other, "uce": table.methods["uce"]}
+    file.write_text(choice.render_file(dataclasses.replace(table, fingerprint="0" * SHORT)))
+    with pytest.raises(ValueError, match="the file's rates are of fingerprint '000000000000', and these of "):
+        choice.main([*args, "--page", str(page), "--method", "uce"])
 
 
 def test_a_mean_counts_gains_as_no_loss_and_misses_nothing() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..catalog import METHODS
 from ..concept import Erasure
 from ..files import check_folder
 from ..suites import world
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..records.report import Record
     from ..reporting.verdict import Verdict
     from ..suites.spec import Suite
+    from ..suites.world import World
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ def demonstrate(
     target: str = "cat",
     out: str | Path = "out/demo",
     *,
-    method: str = "eap",
+    method: str = "surgical",
+    anchor: str = "",
     model: str = "glyphs",
     pictures: int = 192,
     progress: Progress = None,
@@ -49,6 +52,7 @@ def demonstrate(
         target: a thing or a style that the model draws.
         out: the folder for the edit, the pictures and report.html.
         method: the method's name.
+        anchor: the thing that takes the target's place, if the method uses one; by default the nearest.
         model: a glyphs model.
         pictures: the number of pictures of the target, of its neighbours and of unrelated things, each with and without
             the edit.
@@ -57,12 +61,13 @@ def demonstrate(
         on_plan: called with the memory plan of the training.
 
     Raises:
-        ValueError: the target, the method or the number can't work.
+        ValueError: the target, the method, the anchor or the number can't work.
         FileNotFoundError: the model has no world.
     """
     folder, bundle = Path(out), locate(model)
     known = world.load(bundle)
-    erasure = Erasure(known.expand((target,)))
+    targets = known.expand((target,))
+    erasure = Erasure(targets, anchor=anchor or _find_anchor(method, targets, known))
     name = choose_suite(erasure, known)
     groups = ("target", "style", "unseen") if name == "glyphs-styles" else ("target", "neighbour", "unseen")
     suite = build(name, erasure, known, sizes=dict.fromkeys(groups, pictures), only=groups)
@@ -82,3 +87,10 @@ def demonstrate(
         (where / "protocol.json").unlink(missing_ok=True)  # another target's would refuse this one
         record = evaluate(opened, edit, suite, judges, where, image_store=folder / "images", on_progress=report)
     return Demonstration(record, build_verdict(record), write_page([where], folder / "report.html"))
+
+
+def _find_anchor(method: str, targets: tuple[str, ...], known: World) -> str:
+    """The thing nearest to a single target that is a thing, where the method uses an anchor; else ""."""
+    used = getattr(METHODS.get(method), "uses_anchor", False)
+    near = known.list_near(targets) if used and len(targets) == 1 and targets[0] in known.names else ()
+    return near[0] if near else ""

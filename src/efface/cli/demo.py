@@ -17,8 +17,10 @@ class Demo:
     example: ClassVar[str] = "efface demo --target cat --out out/demo"
     target: str = "cat"
     """The concept to erase: an object or a style that the model draws."""
-    method: str = "eap"
+    method: str = "surgical"
     """How to erase it; `efface list methods` lists the methods."""
+    anchor: str = ""
+    """What takes its place, for a method that uses an anchor; by default what looks most like it."""
     out: Path = Path("out/demo")
     """Folder for the edit, the pictures and report.html."""
     model: str = "glyphs"
@@ -39,6 +41,7 @@ class Demo:
                 self.target,
                 self.out,
                 method=self.method,
+                anchor=self.anchor,
                 model=self.model,
                 pictures=self.pictures,
                 progress=report,
