@@ -46,12 +46,15 @@ def test_a_report_says_which_prompts_its_edit_was_fitted_with(
     plain = Edit.load(edit)
     told = {**plain.meta["arguments"], "templates": [prompts[0].replace("cat", "{}")]}
     dataclasses.replace(plain, meta={**plain.meta, "arguments": told}).save(tmp_path / "told.safetensors")
-    names = {
-        name: [alarm.name for alarm in evaluate(model, file, suite, [Planted()], tmp_path / name).alarms]
+    found = {
+        name: {
+            alarm.name: alarm.raised_when for alarm in evaluate(model, file, suite, [Planted()], tmp_path / name).alarms
+        }
         for name, file in (("told", tmp_path / "told.safetensors"), ("plain", edit))
     }
-    assert "prompts of the suite were used in fitting" in names["told"]
-    assert "prompts of the suite were used in fitting" not in names["plain"]
+    seen = prompts.count(prompts[0])
+    assert found["told"]["prompts of the suite were used in fitting"].startswith(f"{seen} of {len(prompts)} prompts")
+    assert "prompts of the suite were used in fitting" not in found["plain"]
 
 
 def test_a_report_says_which_kept_groups_were_left_out_of_the_suite(
@@ -59,5 +62,7 @@ def test_a_report_says_which_kept_groups_were_left_out_of_the_suite(
 ) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small, per_group=4, only=("neighbour",))
     titles = {group.name: group.title for group in read_spec("glyphs-objects").groups}
-    found = {alarm.name: alarm.raised_when for alarm in evaluate(model, edit, suite, [Planted()], tmp_path).alarms}
+    record = evaluate(model, edit, suite, [Planted()], tmp_path)
+    assert record.suite.groups == {"neighbour": titles["neighbour"]}
+    found = {alarm.name: alarm.raised_when for alarm in record.alarms}
     assert found[LEFT_OUT] == f"the suite has them, and they were not drawn: {titles['unseen']}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from efface.edits.edit import Edit
+from efface.evaluation.asking import ScorerWatch
 from efface.evaluation.evaluate import check_scorers, has_number, list_packages, read_request, read_used_words
 from efface.evaluation.images import ImageSet, draw_images
 from efface.evaluation.judging import ScoreTable, judge_images, score_all, score_images
@@ -145,6 +146,16 @@ def test_progress_is_that_of_all_scorers_and_both_variants(tmp_path: Path) -> No
         file.write_text(json.dumps(json.loads(file.read_text())[:-1]))
     score_images(again, images, "base", tmp_path / "a" / "b")
     assert again.seen == [4, 1], "a file with too few scores is damaged"
+
+
+def test_scorers_are_called_by_the_watch_that_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts their calls without an answer, also over both variants."""
+    paths = draw_images(Black(), [CAT], record().drawing, tmp_path)
+    images = ImageSet([CAT], {"base": paths, "edited": paths}, tmp_path, 16)
+    watch, called = ScorerWatch(), list[str]()
+    monkeypatch.setattr(watch, "call", lambda name, work: (called.append(name), work())[1])
+    score_all([Counting(name="one"), Counting(name="two")], images, tmp_path / "scores", watch=watch)
+    assert called == ["one", "two"], "the same picture is scored once"
 
 
 def test_judges_of_other_questions_are_not_asked() -> None:
