@@ -52,7 +52,7 @@ def demonstrate(
         target: a thing or a style that the model draws.
         out: the folder for the edit, the pictures and report.html.
         method: the method's name.
-        anchor: the thing that takes the target's place, if the method uses one; by default the nearest.
+        anchor: the thing that takes the target's place, if the method uses one; by default another of its kind.
         model: a glyphs model.
         pictures: the number of pictures of the target, of its neighbours and of unrelated things, each with and without
             the edit.
@@ -90,7 +90,7 @@ def demonstrate(
 
 
 def _find_anchor(method: str, targets: tuple[str, ...], known: World) -> str:
-    """The thing nearest to a single target that is a thing, where the method uses an anchor; else ""."""
+    """The first other thing of the kind of a single target, where the method uses an anchor; else ""."""
     used = getattr(METHODS.get(method), "uses_anchor", False)
-    near = known.list_near(targets) if used and len(targets) == 1 and targets[0] in known.names else ()
-    return near[0] if near else ""
+    alike = known.list_siblings(targets) if used and len(targets) == 1 and targets[0] in known.names else ()
+    return alike[0] if alike else ""

@@ -20,7 +20,7 @@ class Demo:
     method: str = "surgical"
     """How to erase it; `efface list methods` lists the methods."""
     anchor: str = ""
-    """What takes its place, for a method that uses an anchor; by default what looks most like it."""
+    """What takes its place, for a method that uses an anchor; by default another thing of its kind."""
     out: Path = Path("out/demo")
     """Folder for the edit, the pictures and report.html."""
     model: str = "glyphs"
