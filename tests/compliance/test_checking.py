@@ -73,6 +73,9 @@ def test_prompts_are_checked_by_the_columns_that_the_file_has(folder: Path, monk
     made = build_takedown(folder).model_copy(update={"rows_digest": digest(drawn)})
     monkeypatch.setattr(checking, "read_rows", lambda _: lines)
     assert check(folder, made, "prompts, seeds and questions")[0] == "same"
+    other = [line | ({"prompt": "another"} if line["variant"] == "base" else {}) for line in lines]
+    monkeypatch.setattr(checking, "read_rows", lambda _: other)
+    assert check(folder, made, "prompts, seeds and questions")[0] == "differs"
     monkeypatch.setattr(checking, "read_rows", lambda _: [])
     assert check(folder, made, "prompts, seeds and questions")[0] == "differs"
 
@@ -137,3 +140,14 @@ def test_a_record_of_the_earlier_version_is_digested_by_the_fields_in_its_file(f
     text = json.dumps(data, sort_keys=True, ensure_ascii=False)
     (folder / "takedown.json").write_text(json.dumps(data | {"digest": hashlib.sha256(text.encode()).hexdigest()}))
     assert check(folder, read_takedown(folder / "takedown.json"), "the record itself")[0] == "same"
+
+
+def test_the_page_of_a_record_is_checked_where_the_record_names_one(folder: Path) -> None:
+    made = build_takedown(folder)
+    assert "takedown.html" not in {c.what for c in checking.check_hashes(folder, made, None, None)}
+    shown = made.model_copy(update={"page": hashlib.sha256(b"a page").hexdigest()})
+    assert check(folder, shown, "takedown.html") == ("differs", f"{shown.page[:16]}… was recorded; it is not there now")
+    (folder / "takedown.html").write_bytes(b"a page")
+    assert check(folder, shown, "takedown.html") == ("same", f"{shown.page[:16]}…")
+    (folder / "takedown.html").write_bytes(b"another page")
+    assert check(folder, shown, "takedown.html")[0] == "differs"

@@ -73,6 +73,7 @@ def test_a_wide_interval_with_the_bar_inside_does_not_decide() -> None:
     assert outcome("esr1>0.1", between(0.0, 0.02, 0.2), widest=0.2)[0] == "failed"
     # Its favourable bound is on the bar: more pictures could still end there.
     assert outcome("esr1<0.9", between(0.7, 0.8, 0.9))[0] == "unjudged"
+    assert outcome("esr1>0.1", between(0.1, 0.2, 0.3))[0] == "unjudged"
 
 
 def test_pictures_without_a_score_leave_the_bar_open_beyond_two_percent() -> None:

@@ -69,8 +69,8 @@ def _check_drawn(folder: Path, takedown: Takedown) -> list[Check]:
         image_store = read_places(folder).images
     except (OSError, ValueError) as error:
         return [Check(what="prompts and pictures", outcome="not checked", says=f"can't be read: {error}")]
-    names = [f.name for f in dataclasses.fields(Row) if lines and f.name in lines[0]]
-    rows = [{name: line[name] for name in names} for line in lines if line["variant"] == "base"]
+    names = [f.name for f in dataclasses.fields(Row)]
+    rows = [{name: line[name] for name in names if name in line} for line in lines if line["variant"] == "base"]
     damaged = [line["picture"] for line in lines if not _is_whole(image_store / line["picture"])]
     first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
     pictures = Check(what="pictures", outcome="differs" if damaged else "same", says=first or _say_whole(len(lines)))
