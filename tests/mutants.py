@@ -68,7 +68,7 @@ PARTS = {
     ),
     "attacks": Part(
         ["robustness/merging.py", "robustness/results.py"],
-        ["robustness", "cli/test_attack.py", "suites/test_listed.py"],
+        ["robustness"],
     ),
     "methods": Part(["methods"], ["methods", "contract/test_capabilities.py", "contract/test_methods.py"]),
     "axes": Part(

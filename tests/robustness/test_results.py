@@ -177,13 +177,13 @@ def test_conditions_are_kept_apart() -> None:
     every: dict[tuple[str, Condition], AttackResult] = {**BOTH}
     every["random-prefix", "control-kept"] = result(((None, 0), *[(False, 2)] * 5))
     found = results(every, intact={"seeds": shown(True, True, True, False, None, True)})
-    found.conditions = [target(), target("control-kept", "dog")]
+    found.conditions = [target(), dataclasses.replace(target("control-kept", "dog"), rows=ROWS[:4])]
     made = build(found)
-    assert made.targets == ("cat",) and [(c.condition, c.concepts) for c in made.conditions] == [
-        ("target", ("cat",)),
-        ("control-kept", ("dog",)),
+    assert made.targets == ("cat",) and [(c.condition, c.concepts, c.rows) for c in made.conditions] == [
+        ("target", ("cat",), 6),
+        ("control-kept", ("dog",), 4),
     ]
-    assert find(made, "random-prefix", "control-kept").after == share(1, 6)
+    assert find(made, "random-prefix", "control-kept").after == share(1, 4)
     assert made.find("seeds", "control-kept") is None and find(made, "seeds").intact == share(4, 5, unscored=1)
     assert find(made, "random-prefix").intact is None
 
