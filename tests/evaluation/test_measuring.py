@@ -195,6 +195,9 @@ def test_scorers_that_can_judge_nothing_here_are_told_with_what_is_asked() -> No
         check_scorers([Planted()], Suite(SPEC, ("cat",), ()))
     with pytest.raises(ValueError, match="two scorers share a name: object-planted, object-planted"):
         check_scorers([Planted(), Planted()], suite)
+    for name in ("all", "a/b", "a\\b", "a\nb"):
+        with pytest.raises(ValueError, match=r"a scorer can't be called .*: give it another name"):
+            check_scorers([Planted(name=name)], suite)
 
 
 def test_what_an_edit_says_of_its_request_is_read() -> None:

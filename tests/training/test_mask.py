@@ -16,7 +16,7 @@ from efface.methods.compose import Compose
 from efface.methods.p_ac import PAC
 from efface.methods.p_esd import PESD
 from efface.training.updates.dense import Dense
-from efface.training.updates.mask import KeepWeights, Mask
+from efface.training.updates.mask import KeepWeights, Mask, check_reach
 from oracle import loss_and_gradient, stirred
 from update_fixtures import edit_of, play, same, small_trainer, tiny_trainer
 
@@ -164,6 +164,13 @@ def test_pruning_nothing_is_refused_before_and_told_after():
     composed = Compose(**{**PRUNING, "lr": 0.3}, beta=1e6, update_="mask")
     with pytest.raises(ValueError, match="nothing was pruned"):
         composed.fit(stirred(), Erasure(("cat",)))
+
+
+def test_steps_that_just_reach_zero_are_enough_and_a_sparsity_needs_none():
+    check_reach(16, 0.25, 4.0, 0.0)
+    check_reach(1, 0.25, 4.0, 0.1)
+    with pytest.raises(ValueError, match=r"in 15 steps of 0\.25 no logit gets from 4 to 0"):
+        check_reach(15, 0.25, 4.0, 0.0)
 
 
 # Killed and resumed.

@@ -145,6 +145,12 @@ def test_bad_saliency(bad, message):
         Salient("head", 0.1, **{"share": 0.5, "looks": 1, **bad})
 
 
+def test_all_weights_may_change_and_500_batches_may_be_looked_at():
+    trainer = small_trainer(Salient("head", 0.1, 1.0, looks=500))
+    trainer.update.looks = 1
+    assert all(mask.all() for mask in trainer.update.masks)
+
+
 def test_at_least_one_weight_may_change():
     trainer = small_trainer(Salient("head", 0.1, 1e-9, looks=500))
     trainer.update.looks = 1
