@@ -49,6 +49,8 @@ class Plans:
     """Of the weights; on a GPU the default."""
     micro_batch: int = 1
     """Rows at once in the student's pass, at the papers' batches."""
+    attacks: bool = True
+    """Measure the autoencoder and the standard attacks too."""
     waits: bool = True
     """Count waits too, where there is a C++ compiler."""
     out: Path = Path("out/benchmarks/plans")
@@ -59,12 +61,13 @@ class Plans:
         for size in self.sizes or tuple(PIXELS):
             model = open_shapes(size, self.dtype)
             served = [name for name in methods.list_names() if size in methods.capabilities(name).architectures]
+            tried = attacks.STANDARD if self.attacks else ()
             found[size] = {
-                "autoencoder": self.autoencoder(model),
-                "attacks": [_told(self.attack(name, model, size)) for name in attacks.STANDARD],
+                "autoencoder": self.autoencoder(model) if self.attacks else [],
+                "attacks": [_told(self.attack(name, model, size)) for name in tried],
                 "methods": [_told(self.method(name, model)) for name in self.methods or served],
             }
-            for rows in found[size].values():
+            for rows in filter(None, found[size].values()):
                 print(f"{size}, {PIXELS[size]} pixels, {self.dtype}", _table(rows), sep="\n\n", end="\n\n", flush=True)
         if self.waits and (counted := count_waits()):
             found["waits"] = counted
