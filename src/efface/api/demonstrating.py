@@ -41,7 +41,7 @@ def demonstrate(
     method: str = "surgical",
     anchor: str = "",
     model: str = "glyphs",
-    pictures: int = 192,
+    pictures: int = 160,
     progress: Progress = None,
     on_suite: Callable[[Suite], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,

@@ -25,7 +25,7 @@ class Demo:
     """Folder for the edit, the pictures and report.html."""
     model: str = "glyphs"
     """The name or folder of a glyphs model."""
-    pictures: int = 192
+    pictures: int = 160
     """Number of pictures of the target, of its neighbours and of unrelated concepts, each drawn with and without the
     edit."""
     json: bool = False
