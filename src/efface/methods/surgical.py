@@ -60,10 +60,12 @@ class Surgical(SearchMethod):
         choose_goal(self.goal, erasure.anchor)
 
     def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        states = Shared(build_target_trajectories(self, erasure))
-        terms: list[Term] = [Guidance(states, choose_goal(self.goal, erasure.anchor), self.eta, True, self.space)]
-        terms.append(Adversarial(build_preservation_states(self), self.build_search(model, erasure), self.space))
-        return (*terms, Unconditional(states, self.space)) if self.hold else tuple(terms)
+        goal, states = choose_goal(self.goal, erasure.anchor), Shared(build_target_trajectories(self, erasure))
+        return (
+            Guidance(states, goal, self.eta, True, self.space),
+            Adversarial(build_preservation_states(self), self.build_search(model, erasure), self.space),
+            *([Unconditional(states, self.space)] if self.hold else []),
+        )
 
     def build_update(self) -> Update:
         return Dense(self.weights, self.lr)
