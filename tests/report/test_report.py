@@ -14,7 +14,7 @@ import pytest
 
 from efface.evaluation.published import Published, Rate
 from efface.records.report import read_report
-from efface.reporting.data import PageData, make_claims
+from efface.reporting.data import PageData, describe_method, make_claims
 from efface.reporting.gallery import describe_outcome
 from efface.reporting.page import write_page
 from efface.reporting.wording import format_estimate, format_fact, format_number
@@ -264,3 +264,10 @@ def test_settings_are_written_without_the_brackets_of_a_program() -> None:
         "0.5",
     ]
     assert [format_number(v, "number") for v in (1267.4, 0.1957, 53.86)] == ["1,267", "0.196", "53.9"]
+
+
+def test_pruning_methods_have_the_names_of_their_paper(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "pruned", method="PESD")
+    assert describe_method(read_report(folder)) == "P-ESD"
+    text = write_page([folder], tmp_path / "r.html").read_text()
+    assert "P-ESD on cat" in text and "<dd>P-ESD</dd>" in text

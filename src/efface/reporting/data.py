@@ -15,6 +15,7 @@ from ..files import read_json
 from ..functional import rates
 from ..records.attacks import AttackRecord
 from ..records.report import Part, Record
+from .wording import name_method
 
 FORMAT = "efface-page"
 FORMAT_VERSION = 1
@@ -102,7 +103,8 @@ def join_rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:
 
 def describe_method(record: Record) -> str:
     strength = record.drawing.strength
-    return record.method if strength == 1 else f"{record.method} at strength {strength:g}"
+    name = name_method(record.method)
+    return name if strength == 1 else f"{name} at strength {strength:g}"
 
 
 def make_claims(records: Sequence[Record]) -> list[Claim]:

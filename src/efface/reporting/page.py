@@ -30,7 +30,7 @@ from .history import History, build_histories
 from .svg import Curve, draw_climbs, plot_thresholds
 from .template import make_environment
 from .verdict import RuleInWords, Verdict, build_verdict, find_worst_attack
-from .wording import format_estimate, format_number, pick_worst_outcome
+from .wording import format_estimate, format_number, name_method, pick_worst_outcome
 
 __all__ = ["format_estimate", "format_number", "make_claims", "write_page"]
 
@@ -181,7 +181,7 @@ def _read_attacked(record: AttackRecord, folder: Path) -> Attacked:
 
 def build_title(record: Record | AttackRecord) -> str:
     strength = "" if record.drawing.strength == 1 else f" at strength {record.drawing.strength:g}"
-    return f"{record.method} on {', '.join(record.targets)}{strength}"
+    return f"{name_method(record.method)} on {', '.join(record.targets)}{strength}"
 
 
 def _build_data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:

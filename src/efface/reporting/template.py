@@ -21,6 +21,7 @@ FILTERS = {
     "counted": wording.format_title,
     "card_title": wording.format_card_title,
     "fact": wording.format_fact,
+    "method": wording.name_method,
     "brief": wording.format_brief,
     "rule": verdict.format_rule,
 }

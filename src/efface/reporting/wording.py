@@ -19,6 +19,13 @@ GROUPS = {
     "unrelated": "unrelated things",
 }
 """The words for a group's things in a sentence; other groups have the suite's title."""
+METHODS = {"PESD": "P-ESD", "PAC": "P-AC"}
+"""The papers' names of methods whose classes are called otherwise; records hold the name of the class."""
+
+
+def name_method(method: str) -> str:
+    """The name of a method by the name of its class."""
+    return METHODS.get(method, method)
 
 
 def format_number(value: float | None, unit: str = "share") -> str:
