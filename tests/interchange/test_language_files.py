@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.loaders.single_file_utils import convert_z_image_transformer_checkpoint_to_diffusers
+from safetensors.torch import save_file
 
 import efface
 from efface.api.exporting import write_export
@@ -101,3 +103,64 @@ def test_what_no_reader_would_load_is_refused_before_any_work(kind: str, tmp_pat
     with pytest.raises(ValueError, match="can't hold a model of the kind"):
         write_export(model, low_rank(model, "to_k"), file, format="single-file")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["diffusion_model.", "model.diffusion_model.", "lora_unet_"])
+@pytest.mark.parametrize("kind", ["z-image", "qwen-image", "sana"])
+def test_a_lora_with_comfys_prefix_comes_in(kind: str, prefix: str, tmp_path: Path) -> None:
+    """Trainers that write for ComfyUI keep diffusers' names of these layers, behind a prefix."""
+    model = ARCHITECTURES[kind]()
+    edit = low_rank(model, *PARTS)
+    held = {}
+    for name in edit.names:
+        layer = name.removeprefix("transformer.").removesuffix(".weight")
+        key = prefix + (layer.replace(".", "_") if prefix == "lora_unet_" else layer)
+        held[f"{key}.lora_A.weight"], held[f"{key}.lora_B.weight"] = (
+            edit.values[f"{name}:down"].flatten(1),
+            edit.values[f"{name}:up"].flatten(1),
+        )
+    save_file(held, tmp_path / "theirs.safetensors")
+    assert same_change(model, edit, efface.import_edit(model, tmp_path / "theirs.safetensors", "cat"))
+
+
+def name_as_published(model: Model) -> dict[str, torch.Tensor]:
+    """Z-Image's transformer under the names of the published file, written by hand."""
+    held: dict[str, torch.Tensor] = {"norm_final.weight": torch.ones(3)}
+    for name, tensor in model.network.state_dict().items():
+        new = name.replace("all_x_embedder.2-1.", "x_embedder.").replace("all_final_layer.2-1.", "final_layer.")
+        new = new.replace("attention.norm_q.", "attention.q_norm.").replace("attention.norm_k.", "attention.k_norm.")
+        new = new.replace("attention.to_out.0.", "attention.out.")
+        if ".to_q." in new:
+            parts = [model.network.state_dict()[name.replace("to_q", f"to_{x}")] for x in "qkv"]
+            held[new.replace("to_q", "qkv")] = torch.cat(parts).clone()
+        elif ".to_k." not in new and ".to_v." not in new:
+            held[new] = tensor.clone()
+    return held
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_z_images_published_layout_comes_in(prefix: str, tmp_path: Path) -> None:
+    """q, k and v are one matrix there; diffusers' converter makes the same weights of the file."""
+    model = tiny_z_image()
+    edit = dense(model, "to_k", "cap_embedder", "all_final_layer", "to_out")
+    with edit.apply(model):
+        held = {f"{prefix}{name}": tensor for name, tensor in name_as_published(model).items()}
+        wanted = {name: tensor.detach().clone() for name, tensor in model.network.state_dict().items()}
+    save_file(held, tmp_path / "tuned.safetensors")
+    back = convert_z_image_transformer_checkpoint_to_diffusers(dict(held))
+    assert back.keys() == wanted.keys() and all(torch.equal(back[name], wanted[name]) for name in wanted)
+    with pytest.warns(UserWarning, match="norm_final"):
+        came = efface.import_edit(model, tmp_path / "tuned.safetensors", "cat")
+    assert sorted(came.names) == sorted(edit.names) and same_change(model, edit, came, 0)
+
+
+def test_a_lora_of_z_images_joined_matrix_comes_in(tmp_path: Path) -> None:
+    model = tiny_z_image()
+    rng = torch.Generator().manual_seed(3)
+    down, up = torch.randn(2, 32, generator=rng), torch.randn(96, 2, generator=rng)
+    key = "diffusion_model.layers.0.attention.qkv"
+    save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, tmp_path / "theirs.safetensors")
+    edit = efface.import_edit(model, tmp_path / "theirs.safetensors", "cat")
+    for rows, x in zip((up @ down).chunk(3), "qkv", strict=True):
+        name = f"transformer.layers.0.attention.to_{x}.weight"
+        assert torch.allclose(edit.values[f"{name}:up"] @ edit.values[f"{name}:down"], rows, atol=1e-5)

@@ -33,7 +33,7 @@ class Export:
     out: Path
     """Folder to write, or file that ends in .safetensors; it must not exist yet."""
     format: Format = "diffusers"
-    """A diffusers folder; one file in the original layout of Stable Diffusion or FLUX.1; or the edit alone as a LoRA:
+    """A diffusers folder; one file in the original layout of Stable Diffusion 1 to 3.5 or FLUX.1; or the edit alone as a LoRA:
     `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which dense
     changes are exact."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -72,7 +72,7 @@ def tell_export(made: Exported) -> None:
     """Prints how much of the edit the file holds, and what its reader found in it."""
     about = made.about
     if "residual" in about:
-        ranks = f"rank {about['lowest_rank']} to {about['rank']}" if about["rank"] else "exact differences"
+        ranks = _write_ranks(about["lowest_rank"], about["rank"]) if about["rank"] else "exact differences"
         say(
             f"{ranks}; left out of the change: {about['residual']:.2%} in all, at most {about['worst_residual']:.2%} "
             f"of a matrix ({about['worst_weight']})"
@@ -93,3 +93,7 @@ def tell_export(made: Exported) -> None:
             f"{gap['largest']:.0f} of 255 at most, by "
             f"{gap['mean']:.3f} on average; the edit itself changes pictures by {gap['edit']:.2f}"
         )
+
+
+def _write_ranks(lowest: int, highest: int) -> str:
+    return f"rank {highest}" if lowest == highest else f"rank {lowest} to {highest}"

@@ -18,7 +18,7 @@ from torch import nn
 from ..models.adapters.single_file import map_unet_names
 from ..models.base import Model
 from .formats import LoraFormat, check_architecture
-from .native import map_flux2_names, map_flux_names, map_sd3_names
+from .native import map_flux2_names, map_flux_names, map_sd3_names, map_z_image_names
 
 ENCODERS = {
     "sd": {"text_encoder": "te"},
@@ -29,6 +29,8 @@ ENCODERS = {
 """kohya's names of the text encoders, by architecture."""
 OWN_NAMES = ("sd", "z-image", "qwen-image")
 """Architectures whose kohya files call the denoiser's layers as diffusers does."""
+IN_COMFY = ("diffusion_model.", "model.diffusion_model.")
+"""What ComfyUI, and trainers that write for it, put before the names of the denoiser's layers."""
 
 
 @final
@@ -99,6 +101,8 @@ def name_all(model: Model) -> dict[str, Stem]:
     layers = list_layers(model)
     own = _strip(layers, model.denoiser)
     named = {**name_stems(model, "lora"), **own}
+    for prefix in IN_COMFY:
+        named |= {f"{prefix}{name}": stem for name, stem in own.items()}
     for prefix in ("lora_unet_", "lora_transformer_", "lycoris_"):
         named |= {f"{prefix}{_flatten(name)}": stem for name, stem in own.items()}
     for part, short in ENCODERS.get(model.architecture, {}).items():
@@ -112,8 +116,7 @@ def name_all(model: Model) -> dict[str, Stem]:
     if model.architecture in ENCODERS or model.architecture in _STACKED:
         native = name_native(model)
         named |= {f"lora_unet_{_flatten(name)}": stem for name, stem in native.items()}
-        named |= {f"diffusion_model.{name}": stem for name, stem in native.items()}
-        named |= {f"model.diffusion_model.{name}": stem for name, stem in native.items()}
+        named |= {f"{prefix}{name}": stem for prefix in IN_COMFY for name, stem in native.items()}
         named = {**native, **named} if model.architecture in _STACKED else named
     return named
 
@@ -127,4 +130,10 @@ def _flatten(name: str) -> str:
     return name.replace(".", "_")
 
 
-_STACKED = {"sd3": map_sd3_names, "flux": map_flux_names, "flux2": map_flux2_names}
+_STACKED = {
+    "sd3": map_sd3_names,
+    "flux": map_flux_names,
+    "flux2": map_flux2_names,
+    "z-image": map_z_image_names,
+}
+"""Maps diffusers' names to those of the original code, where that stacks layers."""

@@ -1,8 +1,8 @@
-"""The names of SD3's, FLUX.1's and FLUX.2's layers in their authors' code, which joins some layers of diffusers.
+"""The names of SD3's, FLUX.1's, FLUX.2's and Z-Image's layers in their authors' code, which joins some of diffusers'.
 
 FLUX.1 and FLUX.2: github.com/black-forest-labs/flux and flux2, `double_blocks`, `single_blocks`; SD3:
-github.com/Stability-AI/sd3.5, `joint_blocks`. Where diffusers' last normalisation puts scale before shift, the original
-puts shift before scale.
+github.com/Stability-AI/sd3.5, `joint_blocks`; Z-Image: the published file, by diffusers' converter of it. Where
+diffusers' last normalisation puts scale before shift, the original puts shift before scale.
 """
 
 from __future__ import annotations
@@ -106,6 +106,14 @@ _SD3_ENDS = {
     "final_layer.adaLN_modulation.1": "norm_out.linear",
     "final_layer.linear": "proj_out",
 }
+_Z_IMAGE_BLOCK = {
+    "attention.qkv": ("attention.to_q", "attention.to_k", "attention.to_v"),
+    "attention.out": ("attention.to_out.0",),
+    "attention.q_norm": ("attention.norm_q",),
+    "attention.k_norm": ("attention.norm_k",),
+}
+_Z_IMAGE_PARTS = ("layers", "noise_refiner", "context_refiner")
+_Z_IMAGE_ENDS = re.compile(r"^all_(x_embedder|final_layer)\.2-1(?=\.|$)")
 
 
 def map_flux_names(layers: list[str]) -> Named:
@@ -147,6 +155,15 @@ def map_sd3_names(layers: list[str]) -> Named:
     if name in blocks and f"transformer_blocks.{last}.ff_context.net.2" not in layers:
         blocks[name] = (blocks[name][0], True)
     return _complete(layers, blocks, _SD3_ENDS)
+
+
+def map_z_image_names(layers: list[str]) -> Named:
+    """Original names of Z-Image's layers, from diffusers' names of those that a model has; most are the same."""
+    found: Named = {}
+    for part in _Z_IMAGE_PARTS:
+        found |= _expand(layers, part, part, _Z_IMAGE_BLOCK)
+    held = {layer for own, _ in found.values() for layer in own}
+    return found | {_Z_IMAGE_ENDS.sub(r"\1", layer): ((layer,), False) for layer in layers if layer not in held}
 
 
 def _expand(layers: list[str], theirs: str, native: str, table: Mapping[str, tuple[str, ...]]) -> Named:

@@ -54,8 +54,11 @@ ASIDE = (
     "model_ema.",
     "vae.",
     "denoiser.",
+    "norm_final.",
+    "model.diffusion_model.norm_final.",
 )
-"""Parts of a checkpoint in the original layout that a file of a denoiser may carry along, SD3's table of places too."""
+"""Parts of a checkpoint in the original layout that a file of a denoiser may carry along; SD3's table of places and a
+normalisation of Z-Image's that its network does not use are among them."""
 _OLD_PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 
 
@@ -249,7 +252,8 @@ def _find(key: str, spelled: Mapping[str, Stem], base: Mapping[str, Tensor]) -> 
     layer, _, leaf = key.rpartition(".")
     stem = spelled.get(layer)
     if stem is None:
-        return next((([name], False) for name in (key, f"unet.{key}", f"transformer.{key}") if name in base), None)
+        bare = key.removeprefix("model.").removeprefix("diffusion_model.")
+        return next((([name], False) for name in (key, f"unet.{bare}", f"transformer.{bare}") if name in base), None)
     names = [f"{own}.{'weight' if leaf == 'scale' else leaf}" for own in stem.layers]
     return (names, stem.swapped) if all(name in base for name in names) else None
 
