@@ -33,9 +33,9 @@ class Export:
     out: Path
     """Folder to write, or file that ends in .safetensors; it must not exist yet."""
     format: Format = "diffusers"
-    """A diffusers folder; one file in the original layout of Stable Diffusion 1 to 3.5 or FLUX.1; or the edit alone as a LoRA:
-    `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which dense
-    changes are exact."""
+    """A diffusers folder; one file in the original layout of Stable Diffusion 1 to 3.5 or FLUX.1; or the edit alone as
+    a LoRA: `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which
+    dense changes are exact."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the weights written."""
     strength: float = 1.0
