@@ -114,6 +114,12 @@ def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     assert all(torch.equal(stack, two.store[prompt]) for prompt, stack in one.store.items())
     rows(one, trainer, prompt="car")
     assert draws == [6, 6, 2]
+    # Announced later, only what is missing is drawn: nothing that was trained on changes.
+    before = dict(two.store)
+    two.expect(["car"])
+    rows(two, trainer, prompt="car")
+    assert draws == [6, 6, 2, 2]
+    assert all(two.store[prompt] is stack for prompt, stack in before.items())
 
 
 def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():

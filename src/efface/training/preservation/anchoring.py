@@ -22,6 +22,8 @@ from ...plurals import write_count
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 SCALES = (0.8, 1.2)
+ROUNDING = 1e-6
+"""Equal embeddings differ by no more than this in 1 - cos, in fp32."""
 
 
 @final
@@ -54,8 +56,9 @@ class Anchoring(Term):
         own = context.model.encode(targets).tokens.flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
         alike = [_measure_cosines(context.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
-        self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
-        if not (self.chance.sum(dim=1) > 0).all():
+        apart = 1 - torch.cat(alike).T.cpu()
+        self.chance = apart * (apart > ROUNDING)
+        if not self.chance.any(dim=1).all():
             raise ValueError(
                 f"none of {write_count(len(self.words), 'word')} differs from {', '.join(targets)}; give other words"
             )

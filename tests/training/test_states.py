@@ -1,0 +1,185 @@
+"""What sources need, say and share: memory before a drawing, progress meanwhile, and the points that `Early` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from efface.concept import Erasure
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.cond import Cond
+from efface.models.trajectory_cache import TrajectoryCache
+from efface.training.config import TrainConfig
+from efface.training.interfaces import Context, MemoryFootprint, Source, States, Step
+from efface.training.states.conditions import Conditions
+from efface.training.states.early import Early
+from efface.training.states.pictures import ANY, Pictures
+from efface.training.states.shared import Shared
+from efface.training.states.trajectories import Frozen, Refreshed, Student
+from efface.training.updates.dense import Dense
+
+LATENT = 4 * 8 * 8
+"""Numbers of the tiny model's latents, of 4 bytes each."""
+
+
+class Recording(Source):
+    """Gives states of nothing, and notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[int], list[str]]] = []
+
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+        self.asked.append((list(step.points), list(prompts)))
+        return States(torch.zeros(len(prompts), 1), torch.zeros(len(prompts)))
+
+
+def context_of(model: StableDiffusion, batch: int = 3, draw_steps: int = 10) -> Context:
+    update = Dense("xattn", 1e-3)
+    config = TrainConfig(steps=1, batch=batch, draw_steps=draw_steps)
+    context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
+    update.prepare(context)
+    return context
+
+
+def step_of(context: Context, points: Sequence[int]) -> Step:
+    zeros = [0] * len(points)
+    return Step(0, context.update, torch.Generator(), zeros, zeros, zeros, list(points))
+
+
+@pytest.mark.parametrize(("first", "wanted"), [(4, [0, 0, 1, 3]), (10, [0, 1, 4, 9]), (25, [0, 1, 4, 9])])
+def test_early_points_are_spread_over_the_first_steps(eps_model, first, wanted):
+    """floor(p first / 10) for p of 10 steps; where there are fewer steps than `first`, the points stay."""
+    context, source = context_of(eps_model), Recording()
+    points = [0, 1, 4, 9]
+    Early(source, first).sample_states(context, step_of(context, points), ["cat"] * 4, context.uncond)
+    assert source.asked == [(wanted, ["cat"] * 4)]
+
+
+def test_states_are_shared_within_a_step_and_by_prompt(eps_model):
+    context, inner = context_of(eps_model), Recording()
+    source, step = Shared(inner), step_of(context, [1, 2])
+    once = source.sample_states(context, step, ["cat", "dog"], context.uncond)
+    assert source.sample_states(context, step, ("cat", "dog"), context.uncond) is once
+    assert source.sample_states(context, step, ["cat", "car"], context.uncond) is not once
+    source.sample_states(context, replace(step), ["cat", "car"], context.uncond)
+    assert [prompts for _, prompts in inner.asked] == [["cat", "dog"], ["cat", "car"], ["cat", "car"]]
+
+
+def test_the_memory_of_trajectories(eps_model):
+    """In fp32: a recorded step holds a state and two predictions, so 10 of them take 30 latents a trajectory."""
+    eps_model.draw_batch, each = 4, 30 * LATENT * 4
+    for batch, recorded in ((1, 0), (2, 2), (3, 3)):
+        # A row alone is drawn to its own point, and only rows together need each other's steps.
+        assert Student(10, 3.0).estimate_footprint(context_of(eps_model, batch)) == MemoryFootprint(
+            batch, recorded * each
+        )
+    context = context_of(eps_model)
+    alone = MemoryFootprint(3, 3 * each)
+    assert Frozen(10, 3.0, 3).estimate_footprint(context) == alone
+    frozen, refreshed = Frozen(10, 3.0, 3), Refreshed(10, 3.0, 3, 5)
+    for source in (frozen, refreshed):
+        source.expect(["cat", "dog"])
+        source.expect(["dog", "car", "rose", "lion"])
+    drawn = MemoryFootprint(4, 4 * each, cache_bytes=15 * each, drawn=15)
+    assert frozen.estimate_footprint(context) == drawn
+    # The student's states come beside what the teacher's cache may hold, and have no predictions.
+    states = 15 * 10 * LATENT * 4
+    for bound, image_bytes in ((states - 100, 100), (states, 0), (states + 100, 0)):
+        eps_model.recordings = TrajectoryCache(bound=bound)
+        assert refreshed.estimate_footprint(context) == replace(drawn, image_bytes=image_bytes)
+
+
+def test_the_memory_of_pictures(eps_model):
+    eps_model.draw_batch = 4
+    stack = torch.zeros(7, 4, 8, 8)
+    given = Pictures(5, 10, 3.0, {"rose": stack, "a rose": stack})
+    context = context_of(eps_model)
+    assert given.estimate_footprint(context) == MemoryFootprint(0, image_bytes=7 * LATENT * 4)
+    given.expect(["cat", "dog", "rose"])
+    assert given.estimate_footprint(context) == MemoryFootprint(4, image_bytes=17 * LATENT * 4, drawn=10)
+    few = Pictures(1, 10, 3.0)
+    few.expect(["cat", "dog", "cat"])
+    assert few.estimate_footprint(context) == MemoryFootprint(2, image_bytes=2 * LATENT * 4, drawn=2)
+    served = Pictures(5, 10, 3.0, {ANY: stack})
+    served.expect(["cat", "dog"])
+    assert served.estimate_footprint(context) == MemoryFootprint(0, image_bytes=7 * LATENT * 4)
+
+
+def test_a_drawing_says_how_far_it_is(eps_model):
+    """What is drawn of what is needed, before each batch; trajectories also say when they are done."""
+    eps_model.draw_batch = 4
+    told: list[tuple[int, int]] = []
+    context = replace(context_of(eps_model, draw_steps=2), on_drawn=lambda done, total: told.append((done, total)))
+    for source, wanted in (
+        (Frozen(2, 3.0, 3), [(0, 9), (4, 9), (8, 9), (9, 9)]),
+        (Pictures(3, 2, 3.0), [(0, 9), (4, 9), (8, 9)]),
+    ):
+        source.expect(["cat", "dog", "car"])
+        told.clear()
+        step = step_of(context, [1])
+        source.sample_states(context, step, ["cat"], eps_model.encode(["cat"]))
+        assert told == wanted
+        source.sample_states(context, step, ["dog"], eps_model.encode(["dog"]))
+        assert told == wanted
+
+
+def test_each_batch_holds_the_trajectories_that_were_asked_for(eps_model):
+    """Five of them two at once, and each as the base draws it alone from its seed."""
+    eps_model.draw_batch = 2
+    context, words = context_of(eps_model, draw_steps=3), ["cat", "dog", "car", "rose", "lion"]
+    source = Frozen(3, 3.0, 1)
+    source.expect(words)
+    with torch.no_grad():
+        found = source.sample_states(context, step_of(context, [0, 1, 2, 0, 2]), words, eps_model.encode(words))
+        for i, (word, point) in enumerate(zip(words, (0, 1, 2, 0, 2), strict=True)):
+            alone = eps_model.sample(
+                eps_model.encode([word]), context.uncond, [2**40], steps=3, guidance=3.0, record=True, sampler="ddim"
+            )
+            assert found.t[i] == alone.t[point]
+            for column, row in (("states", found.x), ("eps_c", found.known["eps_c"]), ("eps_0", found.known["eps_0"])):
+                assert torch.allclose(row[i], getattr(alone, column)[point, 0], atol=1e-4)
+
+
+def test_no_two_kinds_of_states_start_from_the_same_noise(eps_model, monkeypatch):
+    """Each kind has a range of seeds above those of evaluations, and other trainings and drawings have other seeds."""
+    drawn: list[int] = []
+    sample = eps_model.sample
+    monkeypatch.setattr(
+        eps_model, "sample", lambda c, u, seeds, **how: (drawn.extend(seeds), sample(c, u, seeds, **how))[1]
+    )
+    cond = eps_model.encode(["cat"])
+    kinds: dict[int, Callable[[], Source]] = {
+        40: lambda: Frozen(2, 3.0, 3, refresh=1),
+        41: lambda: Pictures(3, 2, 3.0),
+        42: lambda: Conditions({"cat": cond}, 2, 3.0, 3),
+    }
+    for exponent, make in kinds.items():
+        found: list[set[int]] = []
+        for seed, index in ((0, 0), (1, 0), (0, 1)):
+            plain, source = context_of(eps_model, draw_steps=2), make()
+            eps_model.recordings = TrajectoryCache()
+            context = replace(plain, config=replace(plain.config, seed=seed))
+            drawn.clear()
+            source.sample_states(context, replace(step_of(context, [1]), index=index), ["cat"], cond)
+            assert len(drawn) == len(set(drawn)) == 3
+            assert all(2**exponent <= each < 2 ** (exponent + 1) for each in drawn)
+            found.append(set(drawn))
+        assert not found[0] & found[1]
+        assert bool(found[0] & found[2]) == (exponent > 40)  # only trajectories are drawn anew
+
+
+def test_wrapped_sources_pass_on_what_they_are_told(eps_model):
+    """Prompts to expect, an estimate of memory, and the recordings that a checkpoint keeps."""
+    context = context_of(eps_model)
+    for wrap in (Shared, lambda source: Early(source, 4)):
+        inner = Refreshed(10, 3.0, 3, 5)
+        outer = wrap(inner)
+        outer.expect(["cat", "dog"])
+        assert list(inner.expected) == ["cat", "dog"]
+        assert outer.estimate_footprint(context) == inner.estimate_footprint(context) != MemoryFootprint()
+        outer.load_state_dict({"epoch": torch.tensor(2), "7 a cat": torch.ones(3)})
+        assert inner.epoch == 2 and torch.equal(inner.found["a cat", 7], torch.ones(3))
+        assert outer.state_dict().keys() == {"epoch", "7 a cat"}

@@ -1,0 +1,206 @@
+"""What every term does alike: it announces its prompts, takes part in the update's steps alone, and keeps its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from efface.concept import Erasure
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.cond import Cond
+from efface.training.config import TrainConfig
+from efface.training.interfaces import Context, Source, States, Step, Term
+from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
+from efface.training.objectives.anchor import Anchor
+from efface.training.objectives.attacked import Attacked, Latest, PrefixAttack
+from efface.training.objectives.attention import Attention
+from efface.training.objectives.composition import Composition
+from efface.training.objectives.denoising import Denoising
+from efface.training.objectives.gem import GEM
+from efface.training.objectives.guidance import Guidance
+from efface.training.objectives.negative_guidance import NegativeGuidance
+from efface.training.objectives.wrong_noise import WrongNoise
+from efface.training.preservation.adversarial import Adversarial
+from efface.training.preservation.anchoring import Anchoring, Retained
+from efface.training.preservation.prompts import FixedPrompts
+from efface.training.preservation.unconditional import Unconditional
+from efface.training.updates.dense import Dense
+from efface.training.updates.mask import KeepWeights, Mask
+from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
+from tiny import WORDS
+from tiny_ddpm import tiny_ddpm
+
+
+class Noted(Source):
+    """Noised nothing, and the prompts that were announced and asked for."""
+
+    def __init__(self) -> None:
+        self.expected: list[str] = []
+        self.asked: list[list[str]] = []
+
+    def expect(self, prompts: Sequence[str]) -> None:
+        self.expected.extend(prompts)
+
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+        self.asked.append(list(prompts))
+        x = torch.zeros(len(prompts), *context.model.latent_shape)
+        return States(x, torch.full((len(prompts),), 500), {"noise": x, "x0": x})
+
+
+def context_of(model: Any, erasure: Erasure, selection: str = "xattn", batch: int = 2) -> Context:
+    update = Dense(selection, 1e-3)
+    config = TrainConfig(steps=1, batch=batch, draw_steps=4, templates=("{}", "a {}"))
+    context = Context(model, erasure, config, update, model.encode([""]), method="the test")
+    update.prepare(context)
+    return context
+
+
+def step_of(context: Context, learner: Any = None, seed: int = 0) -> Step:
+    rng = torch.Generator().manual_seed(seed)
+    return Step(0, learner or context.update, rng, [0, 1], [1, 0], [0, 1], [0, 1])
+
+
+def search_of(**more: Any) -> VocabularySearch:
+    how = {"lr": 1e-2, "temperature": 1.0, "hard": True, "steps_per_round": 1, **more}
+    return VocabularySearch(Vocabulary(WORDS), SearchConfig(**how))
+
+
+BOTH = Erasure(("cat", "dog"), anchor="car")
+ALL = ["cat", "a cat", "dog", "a dog"]
+OURS = ["a cat", "dog"]
+PREFIX = PrefixAttack(1, 1e-2, 1, 0)
+MAKES: dict[str, tuple[Callable[[Source], Term], list[str], Sequence[str]]] = {
+    # How it is made, the prompts that it announces, and those of which it may ask for states.
+    "adaptive anchor": (lambda s: AdaptiveAnchor(s, search_of(), 1.0, "eps"), ALL, OURS),
+    "anchor": (lambda s: Anchor(s, "eps"), ALL, OURS),
+    "attacked": (lambda s: Attacked(s, 1.0, "eps", PREFIX), ALL, OURS),
+    "attention": (lambda s: Attention(s, 0.5, True, None), [], OURS),
+    "denoising": (lambda s: Denoising(s, "eps", "erase"), ALL, OURS),
+    "denoising of others": (
+        lambda s: Denoising(s, "eps", "keep", ["rose", "lion"]),
+        ["rose", "lion"],
+        ["rose", "lion"],
+    ),
+    "gem": (lambda s: GEM(s, 1.0, "eps"), ALL, OURS),
+    "guidance": (lambda s: Guidance(s, "alternative", 1.0, True, "eps"), ALL, OURS),
+    "negative guidance": (lambda s: NegativeGuidance(s, 1.0, "eps"), ALL, OURS),
+    "wrong noise": (lambda s: WrongNoise(s, ["car"], "label", "eps"), ALL, OURS),
+    "fixed prompts": (lambda s: FixedPrompts(s, ["rose", "lion"], "eps"), ["rose", "lion"], ["rose", "lion"]),
+    "unconditional": (lambda s: Unconditional(s, "eps"), [], OURS),
+    "anchoring": (lambda s: Anchoring(s, ["rose", "lion"], 2, "eps"), [], OURS),
+    "retained": (lambda s: Retained(s, ["rose", "cats"], "a {}", 3, "eps"), [], ["a rose"]),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in MAKES if n != "adaptive anchor"])
+def test_a_term_announces_its_prompts_and_asks_for_its_rows_in_the_updates_steps(eps_model, name):
+    make, announced, rows = MAKES[name]
+    source = Noted()
+    term, context = make(source), context_of(eps_model, BOTH)
+    term.prepare(context)
+    assert source.expected == announced
+    assert term.build_queries(context, step_of(context, search_of())) is None
+    assert not source.asked
+    assert term.build_queries(context, step_of(context))
+    (asked,) = source.asked
+    assert asked == rows if rows is OURS else set(asked) <= set(rows)
+
+
+@pytest.mark.parametrize("teacher", ["frozen", "student"])
+def test_for_the_anchor_the_base_predicts_or_the_student(eps_model, teacher):
+    context = context_of(eps_model, BOTH)
+    queries = Anchor(Noted(), "eps", teacher=teacher).build_queries(context, step_of(context))
+    assert queries is not None
+    assert queries["student"].role == "student"
+    assert queries["anchor"].role == {"frozen": "teacher", "student": "student"}[teacher]
+    assert torch.equal(queries["anchor"].cond.tokens, eps_model.encode(["a car", "car"]).tokens)
+
+
+def test_adaptive_anchors_and_their_preservation_search_the_same_words(eps_model):
+    source, held, search = Noted(), Noted(), search_of()
+    erase, keep = AdaptiveAnchor(source, search, 1.0, "eps"), Adversarial(held, search, "eps")
+    context = context_of(eps_model, BOTH)
+    for term in (keep, erase):
+        term.prepare(context)
+    assert source.expected == ALL
+    candidates = {form.format(word) for words in search.lists for word in words for form in ("{}", "a {}")}
+    assert set(held.expected) == candidates
+    assert keep.list_searches() == (search,)
+    assert erase.build_queries(context, step_of(context, search)) is None
+    assert erase.build_queries(context, step_of(context)) and source.asked == [OURS]
+    # The search takes steps too, in which what is preserved is what it maximises; another learner's are not its own.
+    for learner in (context.update, search):
+        assert keep.build_queries(context, step_of(context, learner))
+    assert keep.build_queries(context, step_of(context, search_of())) is None
+    assert Adversarial(held, search_of(steps_per_round=0), "eps").list_searches() == ()
+
+
+def test_compositions_draw_under_what_brings_the_target_back_in_the_updates_steps(eps_model):
+    source, context = Noted(), context_of(eps_model, BOTH)
+    negatives = [{f"{t} #{k}": eps_model.encode([t]) for k in range(3)} for t in BOTH.targets]
+    term = Composition(source, negatives, [["car"], ["rose", "lion"]], 1.0, 1.0, "eps")
+    assert term.build_queries(context, step_of(context, search_of())) is None
+    asked = [term.build_queries(context, step_of(context, seed=seed)) for seed in range(40)]
+    assert {one for one, _ in source.asked} == set(negatives[0]) and {two for _, two in source.asked} == set(
+        negatives[1]
+    )
+    pulls = {tuple(queries["pull"].cond.tokens.flatten(1)[1].tolist()) for queries in asked if queries}
+    assert pulls == {tuple(eps_model.encode([a]).tokens.flatten().tolist()) for a in ("rose", "lion")}
+
+
+def test_a_cost_has_no_predictions_and_counts_in_the_updates_steps(eps_model):
+    update = Mask("xattn", 1e-2)
+    context = Context(eps_model, BOTH, TrainConfig(steps=1, batch=2, draw_steps=4), update, eps_model.encode([""]))
+    update.prepare(context)
+    term = KeepWeights(0.5)
+    term.prepare(context)
+    assert term.build_queries(context, step_of(context)) == {}
+    assert term.build_queries(context, step_of(context, search_of())) is None
+    with pytest.raises(ValueError, match="keeping weights is a cost of pruning"):
+        term.prepare(context_of(eps_model, BOTH))
+
+
+def test_each_word_of_a_long_vocabulary_has_a_chance_of_its_own(eps_model):
+    """More words than are encoded at once: proportional to 1 - cos of the flattened embeddings, for each target."""
+    words = ["".join(pair) for pair in product("bdfghjklmnpqrtvwxyz", "bdfghjklmnpqrtvwxyz" + "aeiou")][:400]
+    term, context = Anchoring(Noted(), ["cats", *words], 1, "eps"), context_of(eps_model, BOTH)
+    term.prepare(context)
+    assert list(term.words) == words
+    assert term.chance.shape == (2, 400)
+    rows = torch.cat([eps_model.encode([word]).tokens.flatten(1).double() for word in words])
+    for i, target in enumerate(BOTH.targets):
+        own = eps_model.encode([target]).tokens.flatten().double()
+        wanted = 1 - rows @ own / rows.norm(dim=1) / own.norm()
+        assert torch.allclose(term.chance[i].double(), wanted, atol=1e-5)
+
+
+def test_anchoring_needs_words_that_differ_and_embeddings_to_scale(eps_model, monkeypatch):
+    term = Anchoring(Noted(), ["rose", "lion"], 1, "eps")
+    with pytest.raises(ValueError, match="reads no text; anchoring scales the embeddings of words"):
+        term.prepare(context_of(tiny_ddpm(), Erasure(("cat",)), "full"))
+    with pytest.raises(ValueError, match="the test trains a text encoder, and anchoring keeps scaled embeddings"):
+        term.prepare(context_of(eps_model, BOTH, r"text_encoder\..*"))
+    context, encode = context_of(eps_model, BOTH), StableDiffusion.encode
+    # As an encoder that tells words like this one from no other word: of two targets, the second has no word left.
+    monkeypatch.setattr(
+        eps_model, "encode", lambda texts: encode(eps_model, [t if t == "cat" else "dog" for t in texts])
+    )
+    with pytest.raises(ValueError, match="none of 2 words differs from cat, dog; give other words"):
+        term.prepare(context)
+
+
+def test_an_attack_goes_on_from_a_checkpoint_whatever_its_step():
+    for index in (0, 1, 2, 7):
+        latest = Latest()
+        latest.load_state_dict({"found": torch.ones(2, 1, 3)})
+        before = latest.get_before(index)
+        assert before is not None and torch.equal(before, torch.ones(2, 1, 3))
+        latest.found = torch.zeros(2, 1, 3)
+        assert latest.get_before(index) is before
+        after = latest.get_before(index + 1)
+        assert after is not None and torch.equal(after, torch.zeros(2, 1, 3))
+    assert Latest().state_dict() == {} and Latest().get_before(0) is None
