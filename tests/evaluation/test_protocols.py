@@ -163,8 +163,11 @@ def test_suites_by_default_follow_the_model() -> None:
     esr, canvas, ner = (protocols.find_protocol(n) for n in ("esr-psr", "canvas", "ner"))
     assert esr.choose_suite(None) == "imagenette" and esr.choose_suite("glyphs-objects") == "glyphs-objects"
     assert canvas.choose_suite("glyphs-styles") == "glyphs-styles" and ner.choose_suite(None) == "i2p"
+    assert canvas.choose_suite(None, ("Van_Gogh",)) == "unlearncanvas-styles"
+    assert canvas.choose_suite(None, ("dogs", "Sea")) == "unlearncanvas-objects"
+    glyphs = dataclasses.replace(canvas, suites=("glyphs-objects", "glyphs-styles"))
     with pytest.raises(ValueError, match="canvas is not for models of another make"):
-        canvas.choose_suite(None)
+        glyphs.choose_suite(None)
     with pytest.raises(ValueError, match="esr-psr is not for suite glyphs-styles; its suites are imagenette"):
         esr.choose_suite("glyphs-styles")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +36,22 @@ def test_artists_are_kept_or_erased_by_name_or_surname() -> None:
     assert suite.targets == ("Vincent van Gogh", "Kelly McKernan")
     assert all(r.style in r.prompt and r.asks == "style" for r in suite.rows)
     assert {r.concept for r in suite.select_group("style")}.isdisjoint(suite.targets)
+
+
+@pytest.mark.parametrize(("name", "target", "asks"), [("styles", "Van_Gogh", "style"), ("objects", "dogs", "object")])
+def test_unlearncanvas_asks_for_all_styles_of_all_objects_five_times(name: str, target: str, asks: str) -> None:
+    suite = make_suite(f"unlearncanvas-{name}", Erasure((target,)))
+    cells = Counter((r.style, r.thing) for r in suite.rows)
+    styles, things = ({cell[i] for cell in cells} for i in (0, 1))
+    assert (len(styles), len(things), len(cells)) == (51, 20, 51 * 20) and set(cells.values()) == {5}
+    assert all(r.prompt == f"A {r.thing} image in {r.style} style." and r.asks == asks for r in suite.rows)
+    assert {r.concept for r in suite.select_group("target")} == set(suite.targets)
+    assert all((r.role == "erase") == (r.group == "target") for r in suite.rows)
+    assert len({r.seed for r in suite.rows}) > 5000, "every picture has a seed of its own"
+    kept = {(r.id, r.prompt, r.seed) for r in suite.rows if r.role == "keep"}
+    other = make_suite(f"unlearncanvas-{name}", Erasure(("Seed_Images" if name == "styles" else "Sea",)))
+    both = {r for r in kept if "Seed Images" not in r[0] and "Sea/" not in r[0]}
+    assert both <= {(r.id, r.prompt, r.seed) for r in other.rows}, "what is kept is the same whatever is erased"
 
 
 def test_compound_asks_whether_the_other_thing_is_still_there() -> None:

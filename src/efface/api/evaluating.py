@@ -160,7 +160,7 @@ def _name_suite(case: Case, named: str, rules: Protocol | None) -> str:
     """The suite's name: the one that is asked for, or the protocol's; "" where the case's own is taken."""
     if named or not rules:
         return named
-    return rules.choose_suite(choose_suite(case.request, case.known) if case.known else None)
+    return rules.choose_suite(choose_suite(case.request, case.known) if case.known else None, case.request.targets)
 
 
 def _choose_scorers(

@@ -5,6 +5,7 @@ for several judges as every other rate, and its drop is paired by row and resamp
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from ..catalog import did_you_mean
 from ..files import read_toml
 from ..records.report import Measure, ProtocolPart
-from ..suites.make import needs_world
+from ..suites.make import knows_all, needs_world
 from ..suites.spec import Row, Suite
 from .judging import ScoreTable, Sought
 from .metrics import OTHER_QUESTION, Label, Value, measure_rows, name_other
@@ -73,11 +74,12 @@ class Protocol:
     def part(self) -> ProtocolPart:
         return ProtocolPart(name=self.name, version=self.version)
 
-    def choose_suite(self, fitting: str | None) -> str:
+    def choose_suite(self, fitting: str | None, targets: Sequence[str] = ()) -> str:
         """The default suite.
 
         Args:
             fitting: the glyphs suite that fits the model and the erasure; None for models other than glyphs.
+            targets: what is erased; of several suites for such models, the first that knows all of it is taken.
 
         Raises:
             ValueError: the protocol has no suite for such a model or erasure.
@@ -88,7 +90,7 @@ class Protocol:
         if fitting is not None or not free:
             asked = f"suite {fitting}" if fitting else "models of another make than glyphs"
             raise ValueError(f"protocol {self.name} is not for {asked}; its suites are {', '.join(self.suites)}")
-        return free[0]
+        return next((s for s in free if knows_all(s, targets)), free[0])
 
     def adjust(self, suite: Suite) -> Suite:
         """The suite as the protocol draws it: a guidance of the protocol replaces the rows' own.

@@ -33,6 +33,15 @@ def needs_world(name: str) -> bool:
     return not is_file(name) and not read_spec(name).brings
 
 
+def knows_all(name: str, targets: Sequence[str]) -> bool:
+    """Whether a suite with a world of its own can judge all of these targets; False for a suite without one."""
+    suite = read_spec(name)
+    if "world" not in suite.brings:
+        return False
+    world = build_own_world(suite)
+    return set(world.spell_names(targets)) <= set(world.styles if suite.targets == "styles" else world.names)
+
+
 def make_suite(
     name: str,
     erasure: Erasure,

@@ -39,8 +39,8 @@ def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: se
 
     model = open_model(job.model, device)
     suite, scorers = check_evaluation(
-        model, request, grid.suite, asks=grid.asks, scorers=grid.scorers, protocol=grid.protocol, sizes=grid.sizes,
-        fraction=grid.fraction,
+        model, request, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), scorers=grid.scorers,
+        protocol=grid.protocol, sizes=grid.sizes, fraction=grid.fraction,
     )  # fmt: skip
     if job.attacks:
         check_attackable(suite, scorers, Settings(), grid.attacking.rows, grid.attacking.controls)

@@ -154,7 +154,8 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     from ..api.resources import choose_suite, find_world
 
     known, erasure = find_world(job.model), Erasure(job.targets, job.anchor, job.keep)
-    name = grid.suite or (choose_suite(erasure, known) if known else "")
+    name = grid.name_suite(job.concept) or (choose_suite(erasure, known) if known else "")
+    asked = grid.name_asked(job.concept)
     if name and _is_elsewhere(name):
         if grid.expected_rows is None:
             unknown.append(f"rows of {name}: it has to be fetched; expected_rows in the grid can give their number")
@@ -164,13 +165,13 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
         return 0
     there = () if is_file(name) else [group.name for group in read_spec(name).groups]
     if not there:
-        there = {row.group for row in make_suite(name, erasure, known, asks=grid.asks, per_group=1).rows}
+        there = {row.group for row in make_suite(name, erasure, known, asks=asked, per_group=1).rows}
     sizes = {group: n for group, n in grid.sizes.items() if group in there}
-    suite = make_suite(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes)
+    suite = make_suite(name, erasure, known, asks=asked, only=list(sizes), sizes=sizes)
     if grid.fraction == 1:
         return len(suite.rows)
     part = share_sizes(suite, grid.fraction)
-    return len(make_suite(name, erasure, known, asks=grid.asks, only=list(part), sizes=part).rows)
+    return len(make_suite(name, erasure, known, asks=asked, only=list(part), sizes=part).rows)
 
 
 def _is_elsewhere(suite: str) -> bool:
@@ -203,10 +204,12 @@ def _list_fetched(grid: Grid) -> list[str]:
     from ..api.resources import find_bundle
 
     found = [f"the model {name}" for name in grid.models if find_bundle(name) is None and not Path(name).exists()]
-    if is_file(grid.suite) and not Path(grid.suite).exists():
-        found.append(f"the list {grid.suite}; give its path by --set suite=FILE")
-    elif grid.suite and _is_elsewhere(grid.suite):
-        found.append(f"the suite {grid.suite}, of {read_spec(grid.suite).brings['hub']['repository']}")
+    for suite in dict.fromkeys(grid.name_suite(concept) for some in grid.concepts.values() for concept in some):
+        if is_file(suite) and not Path(suite).exists():
+            given = "FILE" if suite == grid.suite else f"FOLDER/{Path(grid.suite).name}"
+            found.append(f"the list {suite}; give its path by --set suite={given}")
+        elif suite and _is_elsewhere(suite):
+            found.append(f"the suite {suite}, of {read_spec(suite).brings['hub']['repository']}")
     for scorer in grid.scorers:
         kind, _, where = scorer.partition(":")
         place = where.partition(",")[0]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..catalog import ATTACKS, METHODS, did_you_mean
 from ..files import naming, parse_toml_value, read_toml
+from .reported import check_reported
 
 ALL = "all"
 """The split of concepts that are listed without a split."""
@@ -120,8 +121,10 @@ class Grid(Part):
     """The attacks on all but the last value of a swept setting; `attacks` where this is missing."""
     attacking: Attacking = Attacking()
     suite: str = ""
-    """The suite's name; where this is empty, the one that suits the model and the concept."""
+    """The suite's name; where this is empty, the one that suits the model and the concept. In a file's name {concept}
+    stands for the concept, with _ for blanks."""
     asks: str = ""
+    """What all rows of a file ask for; {concept} stands for the concept."""
     protocol: str = ""
     scorers: tuple[str, ...] = ()
     sizes: dict[str, int] = {}
@@ -137,12 +140,21 @@ class Grid(Part):
     fraction: float = Field(default=1.0, gt=0, le=1)
     """The share of each group's pictures that is drawn."""
     reported: dict[str, Any] = {}
-    """A paper's numbers, by method or variant and metric, which the page shows beside the measured ones."""
+    """A paper's numbers, by method or variant and metric, which the page shows beside the measured ones; those of a
+    single concept by the concept before these."""
     reported_splits: tuple[str, ...] = ()
     """The splits beside which these are shown; all where this is empty."""
     compare: tuple[Comparison, ...] = ()
     audit: Auditing | None = None
     neurons: Waking | None = None
+
+    def name_suite(self, concept: str) -> str:
+        """The suite of a concept's requests; "" where the model's and the concept's own is taken."""
+        return self.suite.replace("{concept}", concept.replace(" ", "_"))
+
+    def name_asked(self, concept: str) -> str:
+        """What all rows of a concept's file ask for; "" where the file says it."""
+        return self.asks.replace("{concept}", concept)
 
 
 def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence[str] = ()) -> Grid:
@@ -222,6 +234,8 @@ def _check(grid: Grid) -> None:
         if attack != "standard":
             ATTACKS.find_name(attack)
     _check_names(grid, labels)
+    methods = [*(v.method for v in grid.variants), *grid.settings]
+    check_reported(grid.reported, [*labels, *methods], [c for some in grid.concepts.values() for c in some])
 
 
 def _check_names(grid: Grid, labels: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..functional.rates import bootstrap, cluster_means
 from .compare import tabulate
@@ -46,7 +46,8 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
     about = [grid.about.strip(), ""] if grid.about else []
     means = ["## Means over concepts", "", *_shorten_table(_list_means(lines, columns), len(MEAN_KEYS)), ""]
     compared = [part for each in grid.compare for part in _write_comparison(each, lines)]
-    every = ["## Every concept", "", *_shorten_table(_list_every(lines, columns), len(KEYS)), ""]
+    own = {concept for concept in grid.reported if any(concept in some for some in grid.concepts.values())}
+    every = ["## Every concept", "", *_shorten_table(_list_every(lines, columns, own), len(KEYS)), ""]
     refused = _list_edits("Attacks that could not be made", ("why", "on"), made.refused)
     alarms = _list_edits("Alarms", ("alarm", "raised by"), made.alarms)
     shown = [*means, *compared, *every] if lines else []
@@ -111,7 +112,7 @@ def _format_mean(lines: Sequence[Line], column: str) -> str:
     before = f" ({show(statistics.fmean(cluster_means(base)), column)})" if base else ""
     n = sum(int(line["n"]) for line in lines if line["value"])
     mean = show(statistics.fmean(cluster_means(values)), column)
-    return f"{mean}{spread} n={n}{before}{_format_reported(lines[0], column)}"
+    return f"{mean}{spread} n={n}{before}{_format_reported(lines, column)}"
 
 
 def _group_by_concept(lines: Sequence[Line], which: str) -> dict[str, list[float]]:
@@ -129,32 +130,42 @@ def _list_some(jobs: Sequence[str]) -> str:
     return f"{len(jobs)}: {'; '.join(jobs[:SHOWN])}{more}"
 
 
-def _format_reported(line: Line, column: str) -> str:
-    """The paper's number, with its base in brackets; "" where the paper has none."""
-    if not line["reported"]:
+def _format_reported(lines: Sequence[Line], column: str) -> str:
+    """The paper's number, or its mean over these concepts, with its base in brackets; "" where one of them has none."""
+    told, base = (_average_told(lines, which) for which in ("reported", "reported_base"))
+    if told is None:
         return ""
-    base = f" ({show(float(line['reported_base']), column)})" if line["reported_base"] else ""
-    return f"; reported {show(float(line['reported']), column)}{base}"
+    return f"; reported {show(told, column)}{'' if base is None else f' ({show(base, column)})'}"
 
 
-def _list_every(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
+def _average_told(lines: Sequence[Line], which: str) -> float | None:
+    """The mean over concepts of what a paper reports; None where it has no number of one of them."""
+    if any(line["value"] and not line[which] for line in lines):
+        return None
+    found = _group_by_concept([line for line in lines if line["value"]], which)
+    return statistics.fmean(cluster_means(found)) if found else None
+
+
+def _list_every(lines: Sequence[Line], columns: Sequence[str], own: Collection[str]) -> list[list[str]]:
+    """A row for each concept, with what a paper reports of the concepts in `own` alone."""
     rows = [[*KEYS, *columns]]
     found: dict[tuple[str, ...], dict[str, Line]] = {}
     for line in lines:
         found.setdefault(tuple(line[k] for k in KEYS), {})[find_column(line)] = line
     for key, mine in found.items():
-        rows.append([*key, *(_format_one(mine.get(column), column) for column in columns)])
+        rows.append([*key, *(_format_one(mine.get(column), column, own) for column in columns)])
     return rows
 
 
-def _format_one(line: Line | None, column: str) -> str:
+def _format_one(line: Line | None, column: str, own: Collection[str]) -> str:
     if line is None or not line["value"]:
         return "–"
     value, *ends = (show(float(line[k]), column) if line[k] else "" for k in ("value", "low", "high"))
     spread = f" [{', '.join(ends)}]" if all(ends) else ""
     left = f", {line['unscored']} unscored" if line["unscored"] != "0" else ""
     base = f" ({show(float(line['base']), column)})" if line["base"] else ""
-    return f"{value}{spread} n={line['n']}{left}{base}"
+    told = _format_reported([line], column) if line["concept"] in own else ""
+    return f"{value}{spread} n={line['n']}{left}{base}{told}"
 
 
 def _shorten_table(rows: Sequence[Sequence[str]], keys: int) -> list[str]:

@@ -11,6 +11,7 @@ from ..files import new_file
 from .cells import Cell, Store
 from .grid import Grid
 from .jobs import Job
+from .reported import BASE, find_told
 from .summaries import NOTHING, find_worst
 from .work import JobCells
 
@@ -24,7 +25,7 @@ FIELDS: tuple[str, ...] = (
 
 SHARES = ("esr", "psr", "asr", "ner", "robust", "agreement", "ua", "ira", "cra", "probability")
 """Metrics that begin with one of these are shares, and are shown in percent."""
-TOGETHER = ("esr", "psr", "asr")
+TOGETHER = ("esr", "psr", "asr", "ua", "ira", "cra")
 """Metrics of all judges together; lines of the single judges would repeat them."""
 Line = Mapping[str, str]
 """A line of the table, by column; "" where there is no value."""
@@ -102,16 +103,17 @@ def _list_attack_lines(
 def find_reported(grid: Grid, job: Job, where: Mapping[str, Any]) -> dict[str, Any]:
     """The paper's value of a number, and of its untouched base.
 
-    The grid names a number by its metric, with @ and its threshold, and by its group where that matters: `esr1`,
-    `ner@0.5`, `psr1/kept`. An attack's number without a group is that of the target.
+    The numbers of the job's concept go before those of all concepts. The grid names a number by its metric, with @ and
+    its threshold, and by its group where that matters: `esr1`, `ner@0.5`, `psr1/kept`. An attack's number without a
+    group is that of the target.
     """
     told_here = not grid.reported_splits or job.split in grid.reported_splits
     alone = where["judge"] != "all" and where["metric"].startswith(TOGETHER)
     elsewhere = where["metric"].startswith("asr") and where["group"] != "target"
     metric = f"{where['metric']}@{where['threshold']}" if where["threshold"] else where["metric"]
     names = (f"{metric}/{where['group']}", *(() if elsewhere else (metric,)))
-    tables = {"reported": grid.reported.get(job.label, grid.reported.get(job.method, {}))}
-    tables |= {"reported_base": grid.reported.get("base", {})}
+    tables = {"reported": find_told(grid.reported, job.concept, (job.label, job.method))}
+    tables |= {"reported_base": find_told(grid.reported, job.concept, (BASE,))}
     found = {key: next((t[n] for n in names if n in t), "") for key, t in tables.items()}
     return found if told_here and not alone else dict.fromkeys(found, "")
 

@@ -18,6 +18,7 @@ from ..suites.make import is_file
 from .cells import Cell, Store
 from .grid import Grid
 from .jobs import Job, list_attacks
+from .protocol import choose_drawing, choose_scorers
 from .summaries import NOT_MADE, summarise, summarise_attack, summarise_audit, summarise_neurons
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
             {"base": _identify_base(model), "method": job.method, "arguments": dataclasses.asdict(method)} | asked
         ),
     )
-    suite = {"suite": grid.suite, "file": hash_file(Path(grid.suite)) if is_file(grid.suite) else ""}
-    drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": grid.asks}
+    named, asked = grid.name_suite(job.concept), grid.name_asked(job.concept)
+    suite = {"suite": named, "file": hash_file(Path(named)) if is_file(named) else ""}
+    drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": asked}
     how = {"edit": erase.id, **suite, **drawn, "protocol": grid.protocol, "scorers": _identify(grid, job.model)}
     measured = []
     for strength in job.strengths:
@@ -135,9 +137,9 @@ def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells
     yield cells.erase, functools.partial(_erase, job, model, edit)
     for strength, evaluation, attacks in cells.measured:
         folder = store.locate_evaluation(evaluation.id)
-        yield evaluation, functools.partial(_evaluate, grid, model, edit, folder, store.images, strength)
+        yield evaluation, functools.partial(_evaluate, grid, job, model, edit, folder, store.images, strength)
         for name, attack in attacks:
-            yield attack, functools.partial(_attack, grid, model, edit, folder, store.attacks, name, strength)
+            yield attack, functools.partial(_attack, grid, job, model, edit, folder, store.attacks, name, strength)
     for cell in cells.diagnosed:
         work = _audit if cell.kind == "audit" else _measure_neurons
         yield cell, functools.partial(work, grid, job, model, edit, store.locate_diagnosis(cell.kind, cell.id))
@@ -154,18 +156,21 @@ def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
     return {"edit": hash_file(file)}
 
 
-def _evaluate(grid: Grid, model: Model, edit: Path, out: Path, images: Path, strength: float) -> Mapping[str, Any]:
+def _evaluate(
+    grid: Grid, job: Job, model: Model, edit: Path, out: Path, images: Path, strength: float
+) -> Mapping[str, Any]:
     from ..api.evaluating import evaluate
 
     record = evaluate(
-        model, edit, out, grid.suite, asks=grid.asks, scorers=grid.scorers, protocol=grid.protocol, sizes=grid.sizes,
-        fraction=grid.fraction, images=images, strength=strength, progress=False, **grid.drawing.model_dump(),
+        model, edit, out, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), scorers=grid.scorers,
+        protocol=grid.protocol, sizes=grid.sizes, fraction=grid.fraction, images=images, strength=strength,
+        progress=False, **grid.drawing.model_dump(),
     )  # fmt: skip
     return summarise(record, out)
 
 
 def _attack(
-    grid: Grid, model: Model, edit: Path, out: Path, shared: Path, name: str, strength: float
+    grid: Grid, job: Job, model: Model, edit: Path, out: Path, shared: Path, name: str, strength: float
 ) -> Mapping[str, Any]:
     from ..api.attacking import attack
     from ..robustness.conditions import CannotAttack
@@ -173,9 +178,10 @@ def _attack(
     how, own = grid.attacking, grid.attacking.settings.get(name)
     try:
         record = attack(
-            model, edit, out, grid.suite, asks=grid.asks, attacks=name, budget=how.budget, rows=how.rows,
-            controls=how.controls, settings={name: own} if own else None, scorers=grid.scorers, store=shared,
-            strength=strength, steps=grid.drawing.steps, guidance=grid.drawing.guidance, progress=False,
+            model, edit, out, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), attacks=name,
+            budget=how.budget, rows=how.rows, controls=how.controls, settings={name: own} if own else None,
+            scorers=choose_scorers(grid, job.model), store=shared, strength=strength, progress=False,
+            **choose_drawing(grid, job.model),
         )  # fmt: skip
     except CannotAttack as error:
         return {**NOT_MADE, "refused": str(error)}
@@ -189,10 +195,9 @@ def _audit(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping
     from ..edits.edit import Edit
 
     assert grid.audit
-    how = grid.audit.model_dump(exclude={"vocabulary"}) | {
-        k: v for k, v in _choose_drawing(grid).items() if v is not None
-    }
-    record = audit(model, edit, out, vocabulary=grid.audit.vocabulary, scorers=grid.scorers, progress=False, **how)
+    drawing = {k: v for k, v in choose_drawing(grid, job.model).items() if v is not None}
+    how = grid.audit.model_dump(exclude={"vocabulary"}) | drawing | {"scorers": choose_scorers(grid, job.model)}
+    record = audit(model, edit, out, vocabulary=grid.audit.vocabulary, progress=False, **how)
     prompts = {"unconditional": "", "target": f"a picture of a {job.targets[0]}"}
     if model.architecture == "ddpm":
         prompts = {"target": job.targets[0]}
@@ -205,14 +210,10 @@ def _measure_neurons(grid: Grid, job: Job, model: Model, edit: Path, out: Path) 
 
     assert grid.neurons
     concept = grid.neurons.template.format(" and ".join(job.targets))
-    look = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **_choose_drawing(grid)}
+    look = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **choose_drawing(grid, job.model)}
     prompts = grid.neurons.adversarial[job.concept]
     found, _ = neurons(model, edit, concept, prompts, out, progress=False, **look)
     return summarise_neurons(found, str(edit))
-
-
-def _choose_drawing(grid: Grid) -> dict[str, Any]:
-    return {"steps": grid.drawing.steps, "guidance": grid.drawing.guidance}
 
 
 def _list_attacks(grid: Grid, attacks: Sequence[str]) -> dict[str, Any]:
