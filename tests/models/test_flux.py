@@ -93,8 +93,11 @@ def test_clips_tokens_are_heard_by_the_pooled_embedding_alone(model: Flux) -> No
     read, own = model.encode_embedded(model.embed(model.tokenize(PROMPTS))), model.encode(PROMPTS)
     assert torch.allclose(read.tensors["pooled"], own.tensors["pooled"], atol=1e-5)
     assert torch.allclose(read.tokens, model.encode([""]).tokens.expand(2, -1, -1), atol=1e-5)
-    prefix = torch.zeros(2, 1, 12, requires_grad=True)
+    prefix, passes = torch.zeros(2, 1, 12, requires_grad=True), []
+    counting = model.t5.register_forward_hook(lambda *_: passes.append(1))
     moved = model.encode_with_grad(PROMPTS, prefix)
+    counting.remove()
+    assert len(passes) == 1
     assert torch.allclose(moved.tokens, own.tokens, atol=1e-5)
     (grad,) = torch.autograd.grad(moved.tensors["pooled"].square().sum(), [prefix])
     assert grad.any()

@@ -206,3 +206,13 @@ def test_it_opens_from_memory_and_is_written(make: Callable[[], Any], kind: type
     assert isinstance(model, kind) and model.space == "flow"
     model.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "model_index.json").is_file()
+
+
+def test_pictures_larger_than_the_networks_table_of_positions_are_refused() -> None:
+    """Drawing would end in an IndexError; a folder does not keep the pipeline's own size."""
+    pipeline = tiny_z_image_pipeline()
+    pipeline.default_sample_size = 128
+    with pytest.raises(ValueError, match=r"draws 64 x 64 patches, .* has positions for 32 x 32 .*; 64 or more"):
+        ZImage(pipeline, "tiny-z-image")
+    pipeline.default_sample_size = 64
+    assert ZImage(pipeline, "tiny-z-image").latent_shape[1] == 64

@@ -19,6 +19,15 @@ from tiny_language import tiny_qwen_image
 STEPS, PROMPT = 4, ["a cat"]
 EQUAL, ROUNDED = 1e9, 2000.0
 """Shifts with which neighbouring levels are equal in fp32, and with which whole timesteps are."""
+PUBLISHED: dict[str, Any] = {
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
+"""The scheduler's configuration of FLUX.1-dev."""
 
 
 def shift(model: Any, by: float) -> None:
@@ -69,9 +78,19 @@ def test_flux_draws_as_its_pipeline_does_where_its_dynamic_shift_repeats_timeste
     assert torch.equal(ours, rest)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4, 28, 200])
+def test_flux_draws_as_its_pipeline_does_on_the_published_schedule(steps: int) -> None:
+    model = tiny_flux()
+    model.pipeline.scheduler = FlowMatchEulerDiscreteScheduler(**PUBLISHED)
+    asked: dict[str, Any] = {"num_inference_steps": steps, **model.build_call(PROMPT, 3.5)}
+    noise = pack_patches(draw_noise([3], model.latent_shape)[1])
+    theirs = unpack_patches(model.pipeline(latents=noise, output_type="latent", **asked).images, 8)
+    ours = model.sample(model.encode(PROMPT), model.encode([""]), [3], steps=steps, guidance=3.5).x
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_with_flux_own_table_no_level_repeats() -> None:
-    table = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256}
-    own: Any = FlowMatchEulerDiscreteScheduler(shift=3.0, max_image_seq_len=4096, **table)
+    own: Any = FlowMatchEulerDiscreteScheduler(**PUBLISHED)
     for tokens in (256, 4096, 16384):
         for steps in (1, 2, 4, 8, 28, 50, 200):
             mu = 0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256)

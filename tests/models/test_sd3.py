@@ -122,8 +122,11 @@ def test_token_embeddings_read_as_their_text_does_but_for_t5(model: StableDiffus
     assert torch.allclose(read.sequence["clip"], own.sequence["clip"], atol=1e-5)
     assert torch.allclose(read.tensors["pooled"], own.tensors["pooled"], atol=1e-5)
     assert torch.allclose(read.sequence["t5"], silent.sequence["t5"].expand(2, -1, -1), atol=1e-5)
-    prefix = torch.zeros(2, 1, 28, requires_grad=True)
+    prefix, passes = torch.zeros(2, 1, 28, requires_grad=True), []
+    counting = model.t5.register_forward_hook(lambda *_: passes.append(1))
     moved = model.encode_with_grad(PROMPTS, prefix)
+    counting.remove()
+    assert len(passes) == 1
     assert torch.allclose(moved.sequence["t5"], own.sequence["t5"], atol=1e-5)
     (grad,) = torch.autograd.grad(moved.sequence["clip"].sum() + moved.tensors["pooled"].square().sum(), [prefix])
     assert grad.any()

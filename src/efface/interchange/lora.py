@@ -95,7 +95,7 @@ def package(
     sizes: dict[str, float] = {}
     losses: dict[str, float] = {}
     for name, parts in edit.group_changes().items():
-        whole = strength * (apply_parts(name, base[name], parts).float() - base[name].float())
+        whole = strength * _compute_change(name, base[name], parts)
         if not whole.any():
             continue
         layer, _, leaf = name.rpartition(".")
@@ -115,6 +115,14 @@ def package(
     if format != "lora" and model.architecture in ("sd", "sdxl"):
         tensors = _pad_ranks(tensors)
     return Package(tensors, factors, exact, left_out, Residual.of(sizes, losses))
+
+
+def _compute_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+    """The change of a weight in fp32; of factors it is their product, not rounded by a sum with the base."""
+    new = apply_parts(name, base, parts).float()
+    if "down" in parts:
+        return multiply_factors((parts["down"].to(base.device), parts["up"].to(base.device)), base)
+    return new - base.float()
 
 
 def multiply_factors(factors: Factors, like: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ class Model(Swappable):
     def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
         """Conditions for n texts with a gradient to the text encoder's weights, never cached.
 
-        `prefix` [n, k, d] are token embeddings that are put before the words; it gets a gradient too.
+        `prefix` [n, k, d] are token embeddings that are put before the words; it gets a gradient too. A text encoder
+        whose tokens are not searched, such as T5, reads the texts without it.
         """
         if prefix is None:
             return self._encode(texts)
@@ -91,9 +92,8 @@ class Model(Swappable):
         if k > (room := ids.shape[1] - 2):
             raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room} would have worked")
         own = self.embed(ids)
-        return self.encode_embedded(
-            torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1)
-        )
+        embeddings = torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1)
+        return self.encode_embedded(embeddings, texts)
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.

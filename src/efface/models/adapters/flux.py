@@ -23,7 +23,6 @@ import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from torch import Tensor
 
-from ..base import Model
 from ..cond import POOLED, Cond, TextMap, TextSpan, find_last_before_end
 from ..flow_schedule import Spacing, shift_by_size, spread_sigmas
 from ..trajectory import Defaults
@@ -105,11 +104,6 @@ class Flux(ClipDiffusion):
         with replace_embeddings(self.text_encoder, embeddings):
             pooled = self.text_encoder(torch.where(ends, end, 0)).pooler_output
         return self._with_t5(pooled, texts or [""] * len(embeddings))
-
-    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
-        """Encodes as the contract says; T5 reads the texts without the prefix."""
-        cond = Model.encode_with_grad(self, texts, prefix)
-        return cond if prefix is None else self._with_t5(cond.tensors[POOLED], texts)
 
     def get_embedding(self, cond: Cond) -> Tensor:
         """Flat embeddings: T5's tokens, then CLIP's pooled embedding."""

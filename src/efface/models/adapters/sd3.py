@@ -20,7 +20,6 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import S
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import Model
 from ..cond import POOLED, Cond, TextMap, TextSpan, find_last_before_end
 from ..trajectory import Defaults
 from .joint import JOINT_TEXT, find_joint_text_maps
@@ -84,11 +83,6 @@ class StableDiffusion3(TwinClip):
             return cond
         read = self._tokenize(self.pipeline.tokenizer_3, texts, self.tokens_of_t5)
         return replace(cond, sequence={**cond.sequence, T5: read_t5(self.t5, read).to(self.dtype)})
-
-    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
-        """Encodes as the contract says; T5 reads the texts without the prefix."""
-        cond = Model.encode_with_grad(self, texts, prefix)
-        return cond if prefix is None else self._with_t5(cond, texts)
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         own = TwinClip.build_call(self, prompts, guidance)

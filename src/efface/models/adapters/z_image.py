@@ -44,6 +44,12 @@ class ZImage(MaskedLanguageFlow):
         # The values are the pipeline's (guidance 5); those of turbo are the model card's.
         own = Defaults(steps=50, guidance=6.0) if self.has_uncond else Defaults(steps=9, guidance=1.0)
         MaskedLanguageFlow.__init__(self, pipeline, name, defaults or own, words, compute)
+        places, room = self.latent_shape[1] // 2, min(pipeline.transformer.config.axes_lens[1:])
+        if places > room:
+            raise ValueError(
+                f"{name} draws {places} x {places} patches, and its transformer has positions for {room} x {room} "
+                f"(axes_lens); {places} or more there, or a smaller default_sample_size, would have worked"
+            )
 
     def read_side(self) -> int:
         return getattr(self.pipeline, "default_sample_size", 128)
