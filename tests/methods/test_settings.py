@@ -1,0 +1,149 @@
+"""Where a setting's range ends: the last value that works, and the first that is refused, before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from efface import methods
+from efface.catalog import OBJECTIVES
+from efface.concept import Erasure
+from efface.methods.ac import AC
+from efface.methods.age import AGE
+from efface.methods.answers import build_answer, list_missing, parse_options
+from efface.methods.eap import EAP
+from efface.methods.esd import ESD
+from efface.methods.stereo import STEREO
+from efface.training.objectives.composition import Composition
+from efface.training.objectives.negative_guidance import NegativeGuidance
+from efface.training.states.trajectories import Frozen, Refreshed, Student
+from tiny_flux import tiny_flux
+
+CAT = Erasure(("cat",))
+RANGES: list[tuple[str, str, float, float, str]] = [
+    # Method, setting, a value that works, one that does not, and the reason.
+    ("esd", "steps", 1, 0, "steps must be at least 1, got 0"),
+    ("esd", "batch", 1, 0, "batch must be at least 1, got 0"),
+    ("esd", "draw_steps", 1, 0, "draw_steps must be at least 1, got 0"),
+    ("esd", "paths", 1, 0, "paths must be at least 1, got 0"),
+    ("esd", "refresh", 0, -1, "refresh must be at least 0, got -1"),
+    ("esd", "micro_batch", 0, -1, "micro_batch must be at least 0, got -1"),
+    ("neggrad", "pictures", 1, 0, "pictures must be at least 1, got 0"),
+    ("gem", "first", 1, 0, "first must be at least 1, got 0; the paper's is 10"),
+    ("salun", "looks", 0, -1, "looks must be at least 0, got -1"),
+    ("age", "top", 1, 0, "a mixture needs at least 1 candidate, got top=0"),
+    ("rece", "epochs", 0, -1, "epochs must be at least 0, got -1"),
+    ("nullspace", "free", 1.0, 1.01, "free is a share of the directions, at most 1, got 1.01"),
+    ("nullspace", "free", 0.01, 0.0, "free must be positive, got 0.0"),
+    ("nullspace", "threshold", 1e-6, 9e-7, "less is lost in rounding"),
+    ("nullspace", "threshold", 0.99, 1.0, "less is lost in rounding"),
+    ("stereo", "rounds", 0, -1, "rounds must be at least 0, got -1"),
+    ("mace", "threshold", 0.0, -0.1, "a share from 0 to below 1, got -0.1"),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "good", "bad", "says"), RANGES)
+def test_the_ends_of_a_range(name: str, setting: str, good: float, bad: float, says: str) -> None:
+    kind: Any = methods.get(name)
+    assert getattr(kind(**{setting: good}), setting) == good
+    with pytest.raises(ValueError, match=says):
+        kind(**{setting: bad})
+
+
+@pytest.mark.parametrize("kind", [EAP, AGE])
+@pytest.mark.parametrize(
+    ("settings", "fits"),
+    [
+        ({"hard": False}, True),
+        ({"hard": True, "source": "frozen"}, True),
+        ({"hard": True, "refresh": 5, "keep_source": "frozen"}, True),
+        ({"hard": False, "source": "frozen"}, False),
+        ({"hard": False, "refresh": 5}, False),
+        ({"hard": False, "keep_source": "frozen"}, False),
+    ],
+)
+def test_a_mixture_of_all_words_has_no_stored_trajectory(
+    kind: type[EAP | AGE], settings: dict[str, Any], fits: bool, eps_model: Any
+) -> None:
+    method = kind(**settings)
+    if fits:
+        assert len(method.build_terms(eps_model, CAT)) == 2
+        method.check_mixture(method.hard)
+        return
+    with pytest.raises(ValueError, match="a mixture of all candidates has no stored trajectory: give hard=True"):
+        method.check_mixture(method.hard)
+    if kind is EAP:  # AGE mixes the `top` likeliest, on the trajectory of the first
+        with pytest.raises(ValueError, match="a mixture of all candidates has no stored trajectory"):
+            method.build_terms(eps_model, CAT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "target", "kept"),
+    [
+        ({"source": "student"}, Student, Student),
+        ({"source": "student", "refresh": 5}, Refreshed, Refreshed),
+        ({"source": "frozen", "refresh": 5}, Frozen, Frozen),
+        ({"source": "student", "keep_source": "frozen"}, Student, Frozen),
+        ({"source": "frozen", "refresh": 5, "keep_source": "frozen"}, Frozen, Frozen),
+    ],
+)
+def test_whose_trajectories_are_trained_on(settings: dict[str, Any], target: type, kept: type, eps_model: Any) -> None:
+    method = EAP(**{"draw_steps": 7, "guidance": 2.0, "sampler": "dpm", "paths": 12, "keep_paths": 3, **settings})
+    sources: list[Any] = [term.source for term in method.build_terms(eps_model, Erasure(("cat", "dog")))]  # type: ignore[attr-defined]
+    assert [type(source) for source in sources] == [target, kept]
+    for source, paths in zip(sources, (6, 3), strict=True):
+        assert (source.steps, source.guidance, source.sampler) == (7, 2.0, "dpm")
+        assert getattr(source, "paths", paths) == paths
+        drawn_anew = method.refresh if source is sources[0] or method.keep_source == "same" else 0
+        assert getattr(source, "refresh", drawn_anew) == drawn_anew
+
+
+def test_sources_that_there_are_none_of(eps_model: Any) -> None:
+    with pytest.raises(ValueError, match="no source 'stored'; there are student, frozen"):
+        ESD(source="stored").build_terms(eps_model, CAT)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no source 'stored' of preserved words; there are same, frozen"):
+        EAP(keep_source="stored").build_terms(eps_model, CAT)  # type: ignore[arg-type]
+
+
+def test_an_attack_may_take_all_tokens_but_the_start_and_the_end(eps_model: Any) -> None:
+    STEREO(attack_tokens=6).check(CAT, eps_model)
+    with pytest.raises(ValueError, match="an attack of 7 tokens does not fit; tiny reads 6"):
+        STEREO(attack_tokens=7).check(CAT, eps_model)
+
+
+def test_what_replaces_a_target_needs_its_name(eps_model: Any) -> None:
+    with pytest.raises(ValueError, match="AC replaces the target by an anchor; name one, for example --anchor"):
+        AC().check(CAT, eps_model)
+    AC().check(Erasure(("cat",), anchor="dog"), eps_model)
+
+
+def test_a_guide_that_needs_two_predictions_is_refused_where_guidance_is_a_number() -> None:
+    model = tiny_flux()
+    assert not model.classifier_free
+    for name in ("negative", "sld"):
+        with pytest.raises(ValueError, match="reads its guidance as a number, with nothing to push away from"):
+            methods.get(name)().check(CAT, model)
+    model.true_guidance = 4.0
+    assert model.classifier_free
+    for name in ("negative", "sld"):
+        methods.get(name)().check(CAT, model)
+
+
+def test_options_by_name() -> None:
+    given = ("pull=2.0", "hold-still=True", " words =('a', 'b')", "name=a=b", "empty=")
+    wanted = {"pull": 2.0, "hold_still": True, "words": ("a", "b"), "name": "a=b", "empty": ""}
+    assert parse_options(given) == wanted
+    for bad in ("pull", "=2.0", " =2.0"):
+        with pytest.raises(ValueError, match=f"option '{bad}' is not a setting; write NAME=VALUE"):
+            parse_options([bad])
+
+
+def test_an_answer_is_built_of_what_its_constructor_names() -> None:
+    assert list_missing(Composition, {"source", "pull"}) == ["negatives", "anchors", "push", "space"]
+    with pytest.raises(ValueError, match=r"negatives, anchors, push, space: give --option negatives=VALUE"):
+        build_answer(OBJECTIVES, "composition", {"source": None}, {"pull": 1.0})
+    parts = {"source": "ours", "eta": 1.0, "space": "eps", "model": "not named"}
+    term = build_answer(OBJECTIVES, "negative-guidance", parts, {"eta": 3.0, "unknown": 1})
+    assert isinstance(term, NegativeGuidance)
+    assert (term.source, term.eta, term.space, term.beyond) == ("ours", 3.0, "eps", "empty")
