@@ -117,6 +117,15 @@ def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch, s
     assert picked.min() >= left.max() * (1 - 1e-3)
 
 
+def test_a_loss_that_is_scaled_for_half_precision_gives_the_same_gradient(monkeypatch):
+    trainer = salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2)
+    saliency, dense = trainer.update.saliency, trainer.update.dense
+    plain = saliency.compute_gradient(trainer.context, dense)
+    monkeypatch.setattr(type(trainer.model), "loss_factor", 64.0)
+    for one, other in zip(plain, saliency.compute_gradient(trainer.context, dense), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-9) and other.any()
+
+
 def test_masking_the_update_is_masking_the_gradient():
     """Adam on gradients that are masked from the first step on, as the authors' code has it, gives the same weights."""
     trainer = salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2, lr=1e-2)

@@ -12,6 +12,7 @@ import torch
 from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
+from efface.training.balance.sum import Sum
 from efface.training.config import TrainConfig
 from efface.training.interfaces import Context, Source, States, Step, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
@@ -31,6 +32,7 @@ from efface.training.preservation.unconditional import Unconditional
 from efface.training.updates.dense import Dense
 from efface.training.updates.mask import KeepWeights, Mask
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
+from oracle import grad_of
 from tiny import WORDS
 from tiny_ddpm import tiny_ddpm
 
@@ -139,6 +141,28 @@ def test_adaptive_anchors_and_their_preservation_search_the_same_words(eps_model
     assert Adversarial(held, search_of(steps_per_round=0), "eps").list_searches() == ()
 
 
+def test_by_score_the_search_makes_words_of_a_larger_loss_likelier(eps_model):
+    """Of two rows with errors a and b, the logits get (a - b) / 2 times the gradient of the first log-probability."""
+    search = search_of(gradient="score")
+    term, context = Adversarial(Noted(), search, "eps"), context_of(eps_model, BOTH)
+    term.prepare(context)
+    queries = term.build_queries(context, step_of(context, search))
+    assert queries is not None and search.last is not None
+    assert not queries["student"].cond.tokens.requires_grad
+    replies = {key: torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(len(key))) for key in queries}
+    errors = (replies["student"] - replies["eps_c"]).square().mean(dim=(1, 2, 3))
+    loss = term.compute_loss(context, queries, replies)
+    assert loss.item() == pytest.approx(errors.mean().item(), rel=1e-5)
+    found = torch.autograd.grad(loss, search.logits)
+    for i, words in enumerate(search.lists):
+        chosen = [form.format(word) for word in words for form in [["a {}", "{}"][i]]].index(
+            queries["student"].prompts[i]
+        )
+        slope = torch.nn.functional.one_hot(torch.tensor(chosen), len(words)) - search.logits[i].detach().softmax(0)
+        assert torch.allclose(found[i], (errors[i] - errors[1 - i]) / 2 * slope, atol=1e-5)
+        assert found[i].abs().max() > 1e-3
+
+
 def test_compositions_draw_under_what_brings_the_target_back_in_the_updates_steps(eps_model):
     source, context = Noted(), context_of(eps_model, BOTH)
     negatives = [{f"{t} #{k}": eps_model.encode([t]) for k in range(3)} for t in BOTH.targets]
@@ -150,6 +174,14 @@ def test_compositions_draw_under_what_brings_the_target_back_in_the_updates_step
     )
     pulls = {tuple(queries["pull"].cond.tokens.flatten(1)[1].tolist()) for queries in asked if queries}
     assert pulls == {tuple(eps_model.encode([a]).tokens.flatten().tolist()) for a in ("rose", "lion")}
+
+
+def test_a_sum_weighs_what_is_kept_and_what_it_costs():
+    """grad erase + 0.5 grad keep + 3 grad cost; without a weight all count alike."""
+    x = torch.tensor([1.0, -2.0], requires_grad=True)
+    losses = {"erase": x[0].pow(3), "keep": x.prod(), "cost": x.sum()}
+    for balance, wanted in ((Sum(keep=0.5, cost=3.0), [3 - 1 + 3, 0.5 + 3]), (Sum(), [3 - 2 + 1, 1 + 1])):
+        assert balance(grad_of(losses, [x]), None)[0].tolist() == wanted
 
 
 def test_a_cost_has_no_predictions_and_counts_in_the_updates_steps(eps_model):
@@ -185,12 +217,14 @@ def test_anchoring_needs_words_that_differ_and_embeddings_to_scale(eps_model, mo
     with pytest.raises(ValueError, match="the test trains a text encoder, and anchoring keeps scaled embeddings"):
         term.prepare(context_of(eps_model, BOTH, r"text_encoder\..*"))
     context, encode = context_of(eps_model, BOTH), StableDiffusion.encode
-    # As an encoder that tells words like this one from no other word: of two targets, the second has no word left.
-    monkeypatch.setattr(
-        eps_model, "encode", lambda texts: encode(eps_model, [t if t == "cat" else "dog" for t in texts])
-    )
+    alike = {"rose": "dog", "lion": "dog"}
+    monkeypatch.setattr(eps_model, "encode", lambda texts: encode(eps_model, [alike.get(text, text) for text in texts]))
+    # Both words are encoded as the second target is, so that it has no word left.
     with pytest.raises(ValueError, match="none of 2 words differs from cat, dog; give other words"):
         term.prepare(context)
+    alike["lion"] = "cat"  # a word left for each, and one that it never draws
+    term.prepare(context)
+    assert (term.chance > 0).tolist() == [[True, False], [False, True]]
 
 
 def test_an_attack_goes_on_from_a_checkpoint_whatever_its_step():
