@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
 from efface.models.trajectory_cache import TrajectoryCache
 from efface.training.config import TrainConfig
+from efface.training.distributed import find_process_group
 from efface.training.interfaces import Context, MemoryFootprint, Source, States, Step
+from efface.training.states import trajectories
 from efface.training.states.conditions import Conditions
 from efface.training.states.early import Early
 from efface.training.states.pictures import ANY, Pictures
@@ -141,6 +144,27 @@ def test_each_batch_holds_the_trajectories_that_were_asked_for(eps_model):
             assert found.t[i] == alone.t[point]
             for column, row in (("states", found.x), ("eps_c", found.known["eps_c"]), ("eps_0", found.known["eps_0"])):
                 assert torch.allclose(row[i], getattr(alone, column)[point, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"), [(0, [["cat", "dog"], ["lion", "lion"]]), (1, [["car", "rose"], ["lion", "lion"]])]
+)
+def test_processes_draw_batches_in_turn_and_a_spare_one_draws_the_last_again(eps_model, monkeypatch, rank, words):
+    """Five trajectories two at once are three batches: the first process draws the first and the last, the second the
+    second, and the last too, because both have to take part."""
+    eps_model.draw_batch = 2
+    context, drawn = context_of(eps_model, draw_steps=2), []
+    alone = find_process_group()
+    group = SimpleNamespace(
+        rank=rank, size=2, all_gather_draws=lambda draw: [draw, draw], find_any=alone.find_any, shard_apply=None
+    )
+    monkeypatch.setattr(trajectories, "find_process_group", lambda: group)
+    source, sample = Frozen(2, 3.0, 1), eps_model.sample
+    monkeypatch.setattr(eps_model, "sample", lambda c, *a, **how: (drawn.append(c.tokens), sample(c, *a, **how))[1])
+    source.expect(["cat", "dog", "car", "rose", "lion"])
+    source.sample_states(context, step_of(context, [0]), ["lion"], context.uncond)
+    assert len(drawn) == 2
+    assert all(torch.equal(tokens, eps_model.encode(each).tokens) for tokens, each in zip(drawn, words, strict=True))
 
 
 def test_no_two_kinds_of_states_start_from_the_same_noise(eps_model, monkeypatch):

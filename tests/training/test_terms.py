@@ -122,6 +122,32 @@ def test_for_the_anchor_the_base_predicts_or_the_student(eps_model, teacher):
     assert torch.equal(queries["anchor"].cond.tokens, eps_model.encode(["a car", "car"]).tokens)
 
 
+@pytest.mark.parametrize("anchor", ["car", ""])
+def test_gem_pulls_to_the_anchor_or_to_the_empty_prompt_and_away_from_the_target(eps_model, anchor):
+    """mean over rows of relu(|s - a|^2 - eta |s - t|^2), by loops."""
+    context, term = context_of(eps_model, Erasure(("cat", "dog"), anchor=anchor)), GEM(Noted(), 0.8, "eps")
+    queries = term.build_queries(context, step_of(context))
+    assert queries is not None
+    assert {key: query.role for key, query in queries.items()} == {
+        "student": "student",
+        "anchor": "teacher",
+        "target": "teacher",
+    }
+    goal = eps_model.encode(["a car", "car"] if anchor else [""]).tokens
+    assert torch.equal(queries["anchor"].cond.tokens, goal)
+    assert queries["anchor"].known == ("" if anchor else "eps_0")  # what a source knows of the empty prompt
+    assert torch.equal(queries["target"].cond.tokens, eps_model.encode(OURS).tokens)
+    rng = torch.Generator().manual_seed(3)
+    said, target = (torch.randn(2, 4, 8, 8, generator=rng) for _ in range(2))
+    replies = {"student": said, "anchor": said + 0.5 * torch.tensor([1.0, 8.0]).view(2, 1, 1, 1), "target": target}
+    rows = [
+        max(0.0, sum(a * a - 0.8 * t * t for a, t in zip(one.tolist(), other.tolist(), strict=True)) / len(one))
+        for one, other in zip((said - replies["anchor"]).flatten(1), (said - replies["target"]).flatten(1), strict=True)
+    ]
+    assert rows[0] == 0 < rows[1]
+    assert term.compute_loss(context, queries, replies).item() == pytest.approx(sum(rows) / 2, rel=1e-4)
+
+
 def test_adaptive_anchors_and_their_preservation_search_the_same_words(eps_model):
     source, held, search = Noted(), Noted(), search_of()
     erase, keep = AdaptiveAnchor(source, search, 1.0, "eps"), Adversarial(held, search, "eps")
