@@ -97,7 +97,7 @@ CUTS: Mapping[str, Cut] = {
     ),
     "unlearndiffatk-nudity": replace(NUDITY, unmade=("safree",)),
     "unlearndiffatk-objects": Cut(
-        ("--set", "suite=FOLDER/{concept}.csv", "--concept", "church", "--concept", "parachute"), IMAGENETTE,
+        ("--set", "suite=FOLDER/{concept}.csv", "--concept", "church"), IMAGENETTE,
         metrics=("esr1", "asr@nothing", "asr@unlearndiff"),
         files={f"{name.replace(' ', '_')}.csv": CHURCHES.replace("church", name) for name in IMAGENETTE[:5]},
     ),
