@@ -34,16 +34,16 @@ class Scale:
         share = torch.where(top > 0, x / top, torch.zeros_like(x))
         exact = self.levels + share.log2() * (self.levels - 1) / self.octaves
         low = exact.floor().clamp(0, self.levels - 1)
-        below, above = self._share(low), self._share(low + 1)
+        below, above = self._compute_share(low), self._compute_share(low + 1)
         odds = (share - below) / (above - below)
         chosen = low + (torch.rand(x.shape, device=x.device, generator=rng) < odds)
         return torch.where(top > 0, chosen.clamp(min=floor), torch.zeros_like(chosen)), top
 
     def decode(self, level: Tensor, top: Tensor) -> Tensor:
         """The numbers that levels [b, BLOCK] stand for."""
-        return self._share(level) * top
+        return self._compute_share(level) * top
 
-    def _share(self, level: Tensor) -> Tensor:
+    def _compute_share(self, level: Tensor) -> Tensor:
         there = torch.exp2((level - self.levels) * self.octaves / (self.levels - 1))
         return torch.where(level > 0, there, torch.zeros_like(there))
 

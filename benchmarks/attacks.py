@@ -29,7 +29,7 @@ from efface.scorers.base import SetScorer
 from efface.suites import make_suite, world
 from efface.suites.world import locate
 
-from .common import repeated, stamp, table, timed, write
+from .common import describe_machine, format_table, measure_work, time_repeatedly, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +64,14 @@ class Attacks:
         how = Campaign(rows=self.rows, controls=self.controls, skip=not self.attack)
         with tempfile.TemporaryDirectory() as folder:
             record = attack(model, self.edit, suite, scorers, Path(folder), made, find_aliases(known), campaign=how)
-        tried = [self.speed(t) for t in record.measures if t.condition == "target" and not t.missing]
-        judged = self.judging(model, scorers, suite)
+        tried = [self.measure_speed(t) for t in record.measures if t.condition == "target" and not t.missing]
+        judged = self.measure_judging(model, scorers, suite)
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        write(self.out, "attacks", {"stamp": stamp(flags=flags), "attacks": tried, "judging": judged})
+        write(self.out, "attacks", {"stamp": describe_machine(flags=flags), "attacks": tried, "judging": judged})
         for lines in (tried, judged):
-            print(table(list(lines[0]), [list(line.values()) for line in lines]) + "\n")
+            print(format_table(list(lines[0]), [list(line.values()) for line in lines]) + "\n")
 
-    def speed(self, measure: Any) -> dict[str, Any]:
+    def measure_speed(self, measure: Any) -> dict[str, Any]:
         """Measures what one attack takes on the erased concept."""
         fought = measure.drawn / measure.queries if measure.queries else 0
         return {
@@ -82,17 +82,17 @@ class Attacks:
             "pictures drawn": measure.drawn,
         }
 
-    def judging(self, model: Any, scorers: Any, suite: Any) -> list[dict[str, Any]]:
+    def measure_judging(self, model: Any, scorers: Any, suite: Any) -> list[dict[str, Any]]:
         """Measures drawing, and each scorer that looks at single pictures."""
         rows = (suite.rows * self.pictures)[: self.pictures]
         prompts, seeds = [row.prompt for row in rows], list(range(len(rows)))
         images = model.images(prompts, seeds)
-        drawing = timed(lambda: model.images(prompts, seeds)).seconds
+        drawing = measure_work(lambda: model.images(prompts, seeds)).seconds
         found = [{"what": "drawing", "pictures a minute": 60 * len(rows) / drawing}]
         for scorer in scorers:
             if isinstance(scorer, SetScorer):
                 continue
-            seconds = repeated(lambda scorer=scorer: scorer.score(images, rows, images), times=3)
+            seconds = time_repeatedly(lambda scorer=scorer: scorer.score(images, rows, images), times=3)
             found.append({"what": scorer.name, "pictures a minute": 60 * len(rows) / seconds})
         return found
 

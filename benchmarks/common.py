@@ -47,7 +47,7 @@ class Cost:
 
 
 @contextmanager
-def counted(*denoisers: nn.Module) -> Iterator[Count]:
+def count_network(*denoisers: nn.Module) -> Iterator[Count]:
     """Counts rows and calls of these modules inside the block, by a hook on their forward pass."""
     count = Count()
 
@@ -64,9 +64,9 @@ def counted(*denoisers: nn.Module) -> Iterator[Count]:
             handle.remove()
 
 
-def timed(work: Callable[[], object], *denoisers: nn.Module) -> Cost:
+def measure_work(work: Callable[[], object], *denoisers: nn.Module) -> Cost:
     """Measures seconds, rows and calls of one piece of work, and waits for a GPU to finish."""
-    with counted(*denoisers) as count:
+    with count_network(*denoisers) as count:
         settle()
         start, busy = time.perf_counter(), time.process_time()
         work()
@@ -75,7 +75,7 @@ def timed(work: Callable[[], object], *denoisers: nn.Module) -> Cost:
     return Cost(seconds, busy, count.rows, count.calls)
 
 
-def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
+def measure_peak(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
     """The most bytes of tensors that are alive at once during the work, including `resting` (weights that exist
     already).
 
@@ -92,7 +92,7 @@ def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
     return count_bytes(resting) + tally.peak
 
 
-def concepts(n: int) -> tuple[str, ...]:
+def list_concepts(n: int) -> tuple[str, ...]:
     """The first n names of what the embedded model's world knows, followed by their synonyms; ValueError if n is
     larger."""
     things = world.load(world.BUNDLED).things
@@ -108,36 +108,36 @@ def settle() -> None:
         torch.cuda.synchronize()
 
 
-def weights_of(*modules: nn.Module) -> list[Tensor]:
+def list_weights(*modules: nn.Module) -> list[Tensor]:
     """The parameters and buffers of a module."""
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
-def repeated(work: Callable[[], object], times: int, warm: int = 1) -> float:
+def time_repeatedly(work: Callable[[], object], times: int, warm: int = 1) -> float:
     """The median seconds of `times` runs, after `warm` runs that do not count."""
-    return median(alternating({"": work}, times, warm)[""])
+    return median(time_alternately({"": work}, times, warm)[""])
 
 
-def alternating(works: Mapping[str, Callable[[], object]], times: int, warm: int = 1) -> dict[str, list[float]]:
+def time_alternately(works: Mapping[str, Callable[[], object]], times: int, warm: int = 1) -> dict[str, list[float]]:
     """The seconds of each run of each piece of work, after `warm` runs that do not count; the pieces take turns, so
     that the load of the machine affects all alike."""
     for work in [*works.values()] * warm:
         work()
-    goes = [{name: timed(work).seconds for name, work in works.items()} for _ in range(times)]
+    goes = [{name: measure_work(work).seconds for name, work in works.items()} for _ in range(times)]
     return {name: [go[name] for go in goes] for name in works}
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:
+def measure_matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:
     """The FLOP/s of the best of ten products of two square matrices: the most that this machine reaches now."""
     side = side or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    best = min(timed(lambda: a @ b).seconds for _ in range(12))
+    best = min(measure_work(lambda: a @ b).seconds for _ in range(12))
     return 2 * side**3 / best
 
 
-def stamp(**more: Any) -> dict[str, Any]:
+def describe_machine(**more: Any) -> dict[str, Any]:
     """The machine, versions and settings, which belong to every result."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _find_processor()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     facts = {
         "device": device,
@@ -160,22 +160,22 @@ def write(out: Path, name: str, data: Mapping[str, Any]) -> None:
     print(f"written: {file}")
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def format_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Formats rows as a Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_format_cell(cell) for cell in line) + " |" for line in lines)
 
 
-def facts(cost: Cost) -> dict[str, Any]:
+def describe_cost(cost: Cost) -> dict[str, Any]:
     """A cost in JSON's types."""
     return asdict(cost)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _processor() -> str:
+def _find_processor() -> str:
     file = Path("/proc/cpuinfo")
     names = [line for line in file.read_text().splitlines() if line.startswith("model name")] if file.is_file() else []
     return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()

@@ -23,8 +23,8 @@ import tyro
 import efface
 from efface.models.fingerprint import CASTS
 
-from .common import alternating, stamp, table, write
-from .sizes import Size, pipeline
+from .common import describe_machine, format_table, time_alternately, write
+from .sizes import Size, build_pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +50,15 @@ class Drawing:
 
     def run(self) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model, bare = self.opened(device, self.compile), self.opened(device, False)
+        model, bare = self.open_model(device, self.compile), self.open_model(device, False)
         rows = [self.compare(model, bare.pipeline, n) for n in self.batches]
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        write(self.out, str(self.size), {"stamp": stamp(flags=flags), "rows": rows})
-        print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        write(self.out, str(self.size), {"stamp": describe_machine(flags=flags), "rows": rows})
+        print(format_table(list(rows[0]), [list(row.values()) for row in rows]))
 
-    def opened(self, device: str, compile: bool) -> Any:
+    def open_model(self, device: str, compile: bool) -> Any:
         """Opens the model, anew at each call, because compiling changes the network in place."""
-        made = None if self.size == "glyphs" else pipeline(self.size, self.pixels, device, CASTS[self.dtype])
+        made = None if self.size == "glyphs" else build_pipeline(self.size, self.pixels, device, CASTS[self.dtype])
         return efface.load(made or "glyphs", device, compile=compile)
 
     def compare(self, model: Any, bare: Any, n: int) -> dict[str, float]:
@@ -82,7 +82,7 @@ class Drawing:
                 )
 
         bare.set_progress_bar_config(disable=True)
-        seconds = alternating({"ours": ours, "theirs": theirs}, self.pairs)
+        seconds = time_alternately({"ours": ours, "theirs": theirs}, self.pairs)
         faster = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
         return {
             "at once": n,

@@ -34,7 +34,7 @@ from efface.edits.edit import Edit
 from efface.edits.provenance import describe_run
 from efface.suites.world import locate
 
-from .common import stamp, table, write
+from .common import describe_machine, format_table, write
 
 PROGRAM = "esd_sd.py"
 NAMED = "CompVis/stable-diffusion-v1-4"
@@ -85,10 +85,10 @@ class Repository:
             ours = found[name_ours(paths, batch)] = self.start_ours(drawn, batch, self.name_file(paths, batch))
             rows.append([self.updates, drawn, batch, theirs, ours, theirs / ours])
         heads = ["rows", "paths", "rows an update", "the authors' program, processor seconds", "efface", "times less"]
-        print(table(heads, rows))
+        print(format_table(heads, rows))
         if self.pictures:
             found |= self.judge()
-        write(self.out, "result", {**found, **stamp(threads=self.threads)})
+        write(self.out, "result", {**found, **describe_machine(threads=self.threads)})
         return found
 
     def start_theirs(self, updates: int) -> float:

@@ -154,7 +154,7 @@ way, on the same model with its cross-attention moved at random.
 """
 
 
-def table(found: dict[str, Difference], rows: Mapping[str, Row] = ROWS) -> str:
+def format_table(found: dict[str, Difference], rows: Mapping[str, Row] = ROWS) -> str:
     """Lists the rows of the page."""
 
     def say(value: float | None) -> str:
@@ -168,7 +168,7 @@ def table(found: dict[str, Difference], rows: Mapping[str, Row] = ROWS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured(chosen: Sequence[str]) -> dict[str, Difference]:
+def measure_differences(chosen: Sequence[str]) -> dict[str, Difference]:
     """Measures the differences of some methods and attacks; KeyError for one that has no row."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from tiny import tiny_model
@@ -181,11 +181,11 @@ def main(chosen: Sequence[str]) -> None:
     every = [*known_methods.list_names(), *known_attacks.list_names()]
     if unknown := [name for name in chosen or every if name not in ROWS | ATTACKS]:
         raise SystemExit(f"no comparison of {', '.join(unknown)}; there are {', '.join(ROWS | ATTACKS)}")
-    found = measured(chosen or every)
+    found = measure_differences(chosen or every)
     for name, difference in found.items():
         print(f"{name}: {difference}")
     if not chosen:
-        PAGE.write_text(HEAD + table(found) + SECOND + table(found, ATTACKS), encoding="utf-8")
+        PAGE.write_text(HEAD + format_table(found) + SECOND + format_table(found, ATTACKS), encoding="utf-8")
         print(PAGE)
 
 

@@ -40,8 +40,17 @@ from efface.planning.machine import read_free_bytes
 from efface.planning.probe_steps import list_tensors
 from efface.training.trainer import Trainer
 
-from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
-from .sizes import Size, pipeline, small_pipeline
+from .common import (
+    describe_machine,
+    format_table,
+    list_concepts,
+    list_weights,
+    measure_peak,
+    measure_work,
+    settle,
+    write,
+)
+from .sizes import Size, build_pipeline, small_pipeline
 
 CAT = Erasure(("cat",))
 CONCEPTS = 100
@@ -70,7 +79,7 @@ class GPU:
     def run(self) -> None:
         check_file(self.out / "gpu.md")
         began, lines = time.monotonic(), []
-        for size, what, case in self.cases():
+        for size, what, case in self.list_cases():
             if not self.rehearse and time.monotonic() - began > 60 * self.minutes:
                 lines.append({"model": size, "case": what, "remark": "left out: no time was left"})
                 continue
@@ -84,28 +93,28 @@ class GPU:
                 torch.cuda.empty_cache()
         self.write(lines, time.monotonic() - began)
 
-    def cases(self) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
+    def list_cases(self) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
         """Lists every case by the size of the model and the name of the case, the most informative first."""
         if self.quantised:
-            return [(self.quantised, f"gem, {n} bits", lambda n=n: self.held_in(n)) for n in (4, 8)]
+            return [(self.quantised, f"gem, {n} bits", lambda n=n: self.measure_held_in(n)) for n in (4, 8)]
         made: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
-            ("sd", name, lambda name=name: self.trained(name, "sd")) for name in ("esd", "eap", "erasediff")
+            ("sd", name, lambda name=name: self.measure_training(name, "sd")) for name in ("esd", "eap", "erasediff")
         ]
-        made.append(("sd", "an attack by gradients", lambda: self.attacked("sd")))
-        made.append(("sd", f"uce, {CONCEPTS} concepts", lambda: self.closed("uce", "sd")))
-        made.append(("sd", "drawing, 4 pictures, 50 steps", lambda: self.drawn("sd")))
-        return [*made, ("sdxl", "esd", lambda: self.trained("esd", "sdxl"))]
+        made.append(("sd", "an attack by gradients", lambda: self.measure_attack("sd")))
+        made.append(("sd", f"uce, {CONCEPTS} concepts", lambda: self.measure_closed_form("uce", "sd")))
+        made.append(("sd", "drawing, 4 pictures, 50 steps", lambda: self.measure_drawing("sd")))
+        return [*made, ("sdxl", "esd", lambda: self.measure_training("esd", "sdxl"))]
 
-    def opened(self, size: Size) -> Any:
+    def open_model(self, size: Size) -> Any:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.rehearse:
             return efface.load(small_pipeline(size, CASTS[choose_dtype(device) or "fp32"]), device)
-        return efface.load(pipeline(size, SIDES[size], device, CASTS[choose_dtype(device) or "fp32"]), device)
+        return efface.load(build_pipeline(size, SIDES[size], device, CASTS[choose_dtype(device) or "fp32"]), device)
 
-    def trained(self, name: str, size: Size) -> dict[str, Any]:
+    def measure_training(self, name: str, size: Size) -> dict[str, Any]:
         """Measures seconds of an update, and the peak beside the plan; also the forward and backward pass of the
         network alone."""
-        model, kind = self.opened(size), methods.get(name)
+        model, kind = self.open_model(size), methods.get(name)
         fields = {field.name for field in dataclasses.fields(kind)}
         steps = 3 if self.rehearse else 2 + self.updates
         method: Any = kind(**{k: v for k, v in {**SMALL, "steps": steps}.items() if k in fields})
@@ -118,18 +127,18 @@ class GPU:
                 settle()
                 marks.append(time.perf_counter())
 
-        used = peak_of(lambda: built.train(mark), _resting(model, built))
+        used = measure_peak(lambda: built.train(mark), _list_resting(model, built))
         update = median(b - a for a, b in pairwise(sorted(set(marks))))
         rows = int(getattr(method, "batch", 1))
         return {
             "seconds": update,
-            "bare network": self.bare(model, rows),
+            "bare network": self.measure_bare(model, rows),
             "rows": rows,
             "peak GB": used / 1e9,
             "planned GB": plan.need / 1e9,
         }
 
-    def bare(self, model: Any, rows: int) -> float:
+    def measure_bare(self, model: Any, rows: int) -> float:
         """Measures the pass of the network alone and its gradient to the cross-attention, for so many rows."""
         x = torch.zeros(rows, *model.latent_shape, device=model.device, dtype=model.dtype)
         cond = model.encode(["a cat"]).expand(rows)
@@ -142,9 +151,9 @@ class GPU:
             torch.autograd.grad(loss, learning, allow_unused=True)
 
         work()
-        return median(timed(work).seconds for _ in range(3))
+        return median(measure_work(work).seconds for _ in range(3))
 
-    def held_in(self, bits: Literal[4, 8]) -> dict[str, Any]:
+    def measure_held_in(self, bits: Literal[4, 8]) -> dict[str, Any]:
         """Measures low-rank updates of a base in so many bits, and how far its pictures are from those of the same edit
         at full precision."""
         model = efface.load(self.quantised, quantise=bits, checkpointing=True, offload=True)
@@ -159,23 +168,25 @@ class GPU:
             settle()
             marks.append(time.perf_counter())
 
-        used = peak_of(lambda: built.train(mark), _resting(model, built))
+        used = measure_peak(lambda: built.train(mark), _list_resting(model, built))
         update = median(b - a for a, b in pairwise(marks))
         return {"seconds": update, "rows": method.batch, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
-    def closed(self, name: str, size: Size) -> dict[str, Any]:
+    def measure_closed_form(self, name: str, size: Size) -> dict[str, Any]:
         """Measures a closed form of many concepts."""
-        model = self.opened(size)
+        model = self.open_model(size)
         model.fingerprint()
         method = methods.build_method(name, model, {})
-        erasure = Erasure(concepts(5 if self.rehearse else CONCEPTS))
+        erasure = Erasure(list_concepts(5 if self.rehearse else CONCEPTS))
         marks: list[float] = []
-        used = peak_of(lambda: marks.append(timed(lambda: method.fit(model, erasure)).seconds), _weights(model))
+        used = measure_peak(
+            lambda: marks.append(measure_work(lambda: method.fit(model, erasure)).seconds), _list_weights(model)
+        )
         return {"seconds": marks[0], "rows": len(erasure.targets), "peak GB": used / 1e9}
 
-    def attacked(self, size: Size) -> dict[str, Any]:
+    def measure_attack(self, size: Size) -> dict[str, Any]:
         """Measures one gradient step of an attack on so many rows, with as many at once as fit."""
-        model = self.opened(size)
+        model = self.open_model(size)
         rows = 4 if self.rehearse else self.rows
         plan = plan_gradients(model, rows, read_free_bytes(model.device))
         model.gradient_rows = plan.at_once if plan.at_once < rows else 0
@@ -188,37 +199,37 @@ class GPU:
             states = denoising.draw_states()
             denoising.differentiate(states, start, lambda at, part: model.encode_with_grad(prompts[part], at))
 
-        used = peak_of(work, _weights(model))
-        seconds = median(timed(work).seconds for _ in range(3))
+        used = measure_peak(work, _list_weights(model))
+        seconds = median(measure_work(work).seconds for _ in range(3))
         at_once = {"seconds": seconds, "rows": rows, "remark": f"{plan.at_once} rows at once"}
         return {**at_once, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
-    def drawn(self, size: Size) -> dict[str, Any]:
+    def measure_drawing(self, size: Size) -> dict[str, Any]:
         """Measures drawing four pictures, including their decoding."""
-        model, n = self.opened(size), 4
+        model, n = self.open_model(size), 4
         steps = 4 if self.rehearse else 50
 
         def work() -> None:
             model.images(["a cat"] * n, list(range(n)), steps=steps)
 
-        used = peak_of(work, _weights(model))
-        return {"seconds": timed(work).seconds, "rows": n, "peak GB": used / 1e9}
+        used = measure_peak(work, _list_weights(model))
+        return {"seconds": measure_work(work).seconds, "rows": n, "peak GB": used / 1e9}
 
     def write(self, lines: list[dict[str, Any]], took: float) -> None:
         """Writes the page, and the same as JSON."""
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        facts = stamp(flags=flags)
+        facts = describe_machine(flags=flags)
         write(self.out, "gpu", {"stamp": facts, "rows": lines, "seconds": took})
         titles = list(dict.fromkeys(title for line in lines for title in line))
         page = [f"# On {facts['device']}", "", f"`python -m benchmarks.gpu`, {took / 60:.1f} minutes.", ""]
-        page += [table(titles, [[line.get(title, "") for title in titles] for line in lines]), ""]
+        page += [format_table(titles, [[line.get(title, "") for title in titles] for line in lines]), ""]
         page += ["Seconds are of an update, of a gradient step, or of all of a closed form and a drawing.", ""]
         page += [", ".join(f"{name} {value}" for name, value in facts.items() if name != "flags"), ""]
         write_whole(self.out / "gpu.md", "\n".join(page))
         print("\n".join(page))
 
 
-def _resting(model: Any, built: Trainer) -> list[torch.Tensor]:
+def _list_resting(model: Any, built: Trainer) -> list[torch.Tensor]:
     """The weights, the trained tensors and the searched embeddings, which a prepared training holds in all its steps.
 
     The encodings of its preparation are forgotten, as the training itself does first.
@@ -226,14 +237,14 @@ def _resting(model: Any, built: Trainer) -> list[torch.Tensor]:
     model.forget_encodings()
     tables = [table for learner in built.learners for table in getattr(learner, "tables", {}).values()]
     searched = [tensor for table in tables for tensor in table.tensors.values()]
-    return [*_weights(model), *list_tensors(built), *searched]
+    return [*_list_weights(model), *list_tensors(built), *searched]
 
 
-def _weights(model: Any) -> list[torch.Tensor]:
+def _list_weights(model: Any) -> list[torch.Tensor]:
     parts = [
         getattr(model.pipeline, name, None) for name in ("unet", "transformer", "vae", "text_encoder", "text_encoder_2")
     ]
-    return weights_of(*(part for part in parts if part is not None))
+    return list_weights(*(part for part in parts if part is not None))
 
 
 if __name__ == "__main__":

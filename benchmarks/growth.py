@@ -29,7 +29,16 @@ from efface.concept import Erasure
 from efface.files import check_file
 from efface.planning.estimating import estimate
 
-from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
+from .common import (
+    describe_machine,
+    format_table,
+    list_concepts,
+    list_weights,
+    measure_peak,
+    measure_work,
+    settle,
+    write,
+)
 from .growth_sizes import POINTS, fit_growth, measure
 from .plots import Line, plot
 
@@ -38,7 +47,7 @@ Work = Literal["targets", "rows", "edits", "attack rows"]
 SUBSETS = ("xattn-strict", "xattn", "selfattn", "noxattn", "full")
 
 
-def flags(axis: Axis, n: int) -> dict[str, Any]:
+def build_flags(axis: Axis, n: int) -> dict[str, Any]:
     """The settings of a trained method at a point; the other axes change the model or the request."""
     return {"weights": SUBSETS[n]} if axis == "parameters" else {"batch": n} if axis == "batch" else {}
 
@@ -64,27 +73,35 @@ class Growth:
         found: dict[str, list[dict[str, Any]]] = {}
         for axis in self.only or (*get_args(Axis), *get_args(Work)):
             if axis in get_args(Work):
-                found[axis] = self.worked(axis)
-                write(self.out, "growth", {"stamp": stamp(flags=self.asked()), "axes": found})
+                found[axis] = self.measure_work(axis)
+                write(self.out, "growth", {"stamp": describe_machine(flags=self.describe_flags()), "axes": found})
                 continue
-            found[axis] = [point for n in self.points(axis) for point in self.measured(axis, n)]
-            print(axis, table(list(found[axis][0]), [list(p.values()) for p in found[axis]]), sep="\n", flush=True)
+            found[axis] = [point for n in self.points(axis) for point in self.measure_point(axis, n)]
+            print(
+                axis, format_table(list(found[axis][0]), [list(p.values()) for p in found[axis]]), sep="\n", flush=True
+            )
             for what in ("seconds", "MB"):
                 self.draw(axis, what, found[axis])
-            write(self.out, "growth", {"stamp": stamp(flags=self.asked()), "axes": found})
+            write(self.out, "growth", {"stamp": describe_machine(flags=self.describe_flags()), "axes": found})
 
-    def asked(self) -> dict[str, Any]:
+    def describe_flags(self) -> dict[str, Any]:
         """The flags, in JSON's types."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
-    def worked(self, axis: Work) -> list[dict[str, Any]]:
+    def measure_work(self, axis: Work) -> list[dict[str, Any]]:
         """Measures seconds at each point of an axis of `growth_sizes`, and the power with which they grow."""
         model: Any = efface.load(self.model)
         measure(axis, POINTS[axis][0], model)  # the first time costs what later ones do not
         points = [n for n in POINTS[axis] if not self.most or n <= self.most]
         found = [{axis: n, "seconds": measure(axis, n, model)} for n in points]
         power = fit_growth([(each[axis], each["seconds"]) for each in found])
-        print(axis, table([axis, "seconds"], [list(p.values()) for p in found]), f"n^{power:.2f}", sep="\n", flush=True)
+        print(
+            axis,
+            format_table([axis, "seconds"], [list(p.values()) for p in found]),
+            f"n^{power:.2f}",
+            sep="\n",
+            flush=True,
+        )
         return [{**each, "power": power} for each in found]
 
     def points(self, axis: Axis) -> Sequence[int]:
@@ -94,24 +111,24 @@ class Growth:
             return range(len(SUBSETS))
         return [n for n in all_[axis] if not self.most or n <= self.most]
 
-    def measured(self, axis: Axis, n: int) -> list[dict[str, Any]]:
+    def measure_point(self, axis: Axis, n: int) -> list[dict[str, Any]]:
         """Measures a trained method at this point, and for concepts a closed form too."""
-        rows = [self.trained(axis, n, flags(axis, n))]
+        rows = [self.measure_training(axis, n, build_flags(axis, n))]
         if axis == "concepts":
-            rows.append(self.closed(n))
+            rows.append(self.measure_closed_form(n))
         return rows
 
-    def opened(self, axis: Axis, n: int) -> Any:
+    def open_model(self, axis: Axis, n: int) -> Any:
         model: Any = efface.load(self.model)
         if axis == "resolution":
             channels, side, _ = model.latent_shape
             model.latent_shape = (channels, side * n, side * n)
         return model
 
-    def erasure(self, axis: Axis, n: int) -> Erasure:
-        return Erasure(concepts(n) if axis == "concepts" else ("cat",))
+    def build_erasure(self, axis: Axis, n: int) -> Erasure:
+        return Erasure(list_concepts(n) if axis == "concepts" else ("cat",))
 
-    def trained(self, axis: Axis, n: int, more: dict[str, Any]) -> dict[str, Any]:
+    def measure_training(self, axis: Axis, n: int, more: dict[str, Any]) -> dict[str, Any]:
         """Measures seconds of an update and bytes, with few trajectories, because their drawing is not measured
         here."""
         few = {"steps": self.updates + 1, "source": "frozen", "paths": 1, "draw_steps": 2, **more}
@@ -121,14 +138,14 @@ class Growth:
             settle()
             marks.append(time.perf_counter())
 
-        model = self.opened(axis, n)
+        model = self.open_model(axis, n)
         method: Any = methods.build_method(self.method, model, few)
-        erasure = self.erasure(axis, n)
+        erasure = self.build_erasure(axis, n)
         plan = estimate(method.build_trainer(model, erasure))
         method.fit(model, erasure, progress=mark)
-        again = self.opened(axis, n)
+        again = self.open_model(axis, n)
         short = dataclasses.replace(method, steps=2)
-        used = peak_of(lambda: short.fit(again, erasure), weights_of(again.unet, again.vae, again.text_encoder))
+        used = measure_peak(lambda: short.fit(again, erasure), list_weights(again.unet, again.vae, again.text_encoder))
         trained = sum(
             model.weights[name].numel() for name in method.build_trainer(model, erasure).update.list_changed_names()
         )
@@ -136,13 +153,13 @@ class Growth:
         seconds = median(b - a for a, b in pairwise(marks))
         return {"of": self.method, axis: x, "seconds": seconds, "MB": used / 1e6, "planned MB": plan.need / 1e6}
 
-    def closed(self, n: int) -> dict[str, Any]:
-        model = self.opened("concepts", n)
-        erasure, method = self.erasure("concepts", n), methods.build_method("uce", model, {})
+    def measure_closed_form(self, n: int) -> dict[str, Any]:
+        model = self.open_model("concepts", n)
+        erasure, method = self.build_erasure("concepts", n), methods.build_method("uce", model, {})
         model.fingerprint()
-        cost = timed(lambda: method.fit(model, erasure))
-        again = self.opened("concepts", n)
-        used = peak_of(lambda: method.fit(again, erasure), weights_of(again.unet, again.vae, again.text_encoder))
+        cost = measure_work(lambda: method.fit(model, erasure))
+        again = self.open_model("concepts", n)
+        used = measure_peak(lambda: method.fit(again, erasure), list_weights(again.unet, again.vae, again.text_encoder))
         return {"of": "uce", "concepts": n, "seconds": cost.seconds, "MB": used / 1e6, "planned MB": float("nan")}
 
     def draw(self, axis: Axis, what: str, points: Sequence[dict[str, Any]]) -> None:

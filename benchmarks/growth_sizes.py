@@ -107,7 +107,7 @@ def count_rows(n: int, model: Model) -> Callable[[], object]:
     scores = [Score(1.0, (row.thing if i % 3 else "stone",)) for i, row in enumerate(rows)]
 
     def work() -> None:
-        for how, part in plan_chunks(rows, drawing_of(model)):
+        for how, part in plan_chunks(rows, describe_model_drawing(model)):
             make_chunk_key(part, how)
         table = ScoreTable(rows, [Seer()], {variant: {"object-seer": scores} for variant in VARIANTS})
         measure_groups(table, Suite(OWN, ("cat",), tuple(rows)))
@@ -163,7 +163,7 @@ def attack_rows(n: int, model: Model) -> Callable[[], object]:
     return work
 
 
-def drawing_of(model: Model) -> Drawing:
+def describe_model_drawing(model: Model) -> Drawing:
     """Describes a drawing at the model's own settings."""
     facts = {"edit": "", "strength": 1.0, "scheduler": "DDIMScheduler", "dtype": "float32", "compute": "float32"}
     return Drawing(

@@ -18,7 +18,7 @@ from typing import Any
 from efface import methods
 from efface.concept import Erasure
 
-from .common import counted, peak_of, weights_of
+from .common import count_network, list_weights, measure_peak
 
 KEPT = Path(__file__).with_name("guard.json")
 SLACK = 0.05
@@ -33,20 +33,20 @@ CASES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def measured(opened: Callable[[], Any]) -> dict[str, dict[str, int]]:
+def measure_cases(opened: Callable[[], Any]) -> dict[str, dict[str, int]]:
     """Measures denoiser rows, calls and bytes of each case, each on a model of its own."""
     found = {}
     for name, more in CASES.items():
         model, again = opened(), opened()
-        with counted(model.unet) as count:
+        with count_network(model.unet) as count:
             _fit(name, model, more)
-        parts = weights_of(again.unet, again.vae, again.text_encoder)
-        used = peak_of(lambda name=name, again=again, more=more: _fit(name, again, more), parts)
+        parts = list_weights(again.unet, again.vae, again.text_encoder)
+        used = measure_peak(lambda name=name, again=again, more=more: _fit(name, again, more), parts)
         found[name] = {"rows": count.rows, "calls": count.calls, "bytes": used}
     return found
 
 
-def worse(found: Mapping[str, Mapping[str, int]], kept: Mapping[str, Mapping[str, int]]) -> list[str]:
+def list_worse(found: Mapping[str, Mapping[str, int]], kept: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Lists what differs: counts by any amount, bytes by more than SLACK."""
     said = []
     for name in sorted({*found, *kept}):
@@ -58,7 +58,7 @@ def worse(found: Mapping[str, Mapping[str, int]], kept: Mapping[str, Mapping[str
     return said
 
 
-def kept() -> dict[str, dict[str, int]]:
+def read_kept() -> dict[str, dict[str, int]]:
     """Reads the values that were written last."""
     return json.loads(KEPT.read_text(encoding="utf-8"))
 
@@ -67,7 +67,7 @@ def _fit(name: str, model: Any, more: Mapping[str, Any]) -> None:
     methods.build_method(name, model, {**SMALL, **more}).fit(model, Erasure(("cat",)))
 
 
-def _tiny() -> Callable[[], Any]:
+def _build_tiny() -> Callable[[], Any]:
     """Builds the tests' tiny random model."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from tiny import tiny_model
@@ -76,7 +76,7 @@ def _tiny() -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    now = measured(_tiny())
-    print("\n".join(worse(now, kept() if KEPT.exists() else {})) or "as it was")
+    now = measure_cases(_build_tiny())
+    print("\n".join(list_worse(now, read_kept() if KEPT.exists() else {})) or "as it was")
     if sys.argv[1:] == ["--renew"]:
         KEPT.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")

@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from efface.training.adam8bit import Adam8bit
 
 from .adam8bit_by_tensor import Adam8bitByTensor
-from .common import stamp, write
-from .sizes import pipeline
+from .common import describe_machine, write
+from .sizes import build_pipeline
 
 KEYS_AND_VALUES = re.compile(r"attn2\.to_[kv]\.weight")
 VIEWS = ("as_strided", "split", "slice", "select", "view", "alias", "unsqueeze", "t", "transpose", "detach")
@@ -86,7 +86,7 @@ class Optimiser:
 
     def run(self) -> None:
         torch.set_num_threads(1)
-        shapes, found = self.shapes(), {}
+        shapes, found = self.list_shapes(), {}
         for kind in (Adam8bitByTensor, Adam8bit):
             rng = torch.Generator().manual_seed(0)
             params = [torch.randn(shape, generator=rng).requires_grad_() for shape in shapes]
@@ -94,11 +94,15 @@ class Optimiser:
             cost = count_step(kind, params, grads)
             found[kind.__name__] = asdict(cost)
             print(f"{kind.__name__}: {cost}", flush=True)
-        write(self.out, "optimiser", {"stamp": stamp(), "weights": self.weights, "shrink": self.shrink, "steps": found})
+        write(
+            self.out,
+            "optimiser",
+            {"stamp": describe_machine(), "weights": self.weights, "shrink": self.shrink, "steps": found},
+        )
 
-    def shapes(self) -> list[tuple[int, ...]]:
+    def list_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of SD 1.5's tensors, made smaller."""
-        unet = pipeline("sd", 512, "cpu", torch.float32, torch.device("meta")).unet
+        unet = build_pipeline("sd", 512, "cpu", torch.float32, torch.device("meta")).unet
         wanted = [p for name, p in unet.named_parameters() if self.weights == "full" or KEYS_AND_VALUES.search(name)]
         return [(max(1, p.shape[0] // self.shrink), *p.shape[1:]) for p in wanted]
 

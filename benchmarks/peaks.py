@@ -58,9 +58,9 @@ def measure_method(name: str, model: Any, micro_batch: int = 1, **settings: Any)
     more = {key: value for key, value in {**EVERY, "micro_batch": micro_batch, **settings}.items() if key in fields}
     method, asked = kind(**more), CAT if kind.uses_anchor else Erasure(("cat",))
     if isinstance(method, Guided):
-        return _row(model, _guided_step(method, asked, model), "a drawing step under the guide")
+        return _build_row(model, _measure_guided_step(method, asked, model), "a drawing step under the guide")
     if hasattr(method, "build_trainer"):
-        return _planned(method.build_trainer(model, asked), "an update")
+        return _list_planned(method.build_trainer(model, asked), "an update")
 
     def reach(trainer: Trainer, *_: Any, **__: Any) -> None:
         raise Reached(trainer)
@@ -70,14 +70,14 @@ def measure_method(name: str, model: Any, micro_batch: int = 1, **settings: Any)
             method.fit(model, asked)
     except Reached as reached:
         reads_attention = any(isinstance(term, Attention) for term in reached.trainer.terms)
-        return (_with_maps if reads_attention else _planned)(reached.trainer, "an update of its first training")
-    return _row(model, tracker.peak, "solving")
+        return (_with_maps if reads_attention else _list_planned)(reached.trainer, "an update of its first training")
+    return _build_row(model, tracker.peak, "solving")
 
 
 def measure_attack(name: str, model: Any, limit: int) -> dict[str, Any]:
     """Estimates the GB of an attack on sixteen rows; one by gradients takes as many at once as fit into `limit`
     bytes."""
-    drawing = _row(model, max(measure_drawing(model), measure_autoencoder(model, "decode")), "drawing")
+    drawing = _build_row(model, max(measure_drawing(model), measure_autoencoder(model, "decode")), "drawing")
     if attacks.get(name).threat != "gradients":
         return drawing
     whole = plan_gradients(model, ROWS, None)
@@ -104,7 +104,7 @@ def measure_autoencoder(model: Any, what: str) -> int:
     return tracker.peak
 
 
-def _guided_step(method: Guided, asked: Erasure, model: Any) -> int:
+def _measure_guided_step(method: Guided, asked: Erasure, model: Any) -> int:
     n = choose_image_batch(model.resolution)
     with method.fit(model, asked).apply(model):
         cond, uncond = model.encode(["a cat"]).expand(n), model.encode([""]).expand(n)
@@ -114,7 +114,7 @@ def _guided_step(method: Guided, asked: Erasure, model: Any) -> int:
     return tracker.peak
 
 
-def _planned(trainer: Trainer, how: str) -> dict[str, Any]:
+def _list_planned(trainer: Trainer, how: str) -> dict[str, Any]:
     with mock.patch.object(estimating, "_count_kept", return_value=0):  # the last good state lies in the host's memory
         plan = estimate_from_shapes(trainer)
     return {
@@ -143,10 +143,10 @@ def _with_maps(trainer: Trainer, how: str) -> dict[str, Any]:
         loss = torch.stack([probabilities.square().mean() for probabilities in maps.values()]).sum()
         torch.autograd.grad(loss, params, allow_unused=True)
     learns, drawing = 3 * count_bytes(params), measure_drawing(model)  # with Adam's two moments
-    row = _row(model, learns + max(tracker.peak, drawing), how)
+    row = _build_row(model, learns + max(tracker.peak, drawing), how)
     return {**row, "trained weights": learns / 1e9, "a step": tracker.peak / 1e9, "drawing": drawing / 1e9}
 
 
-def _row(model: Any, beside: int, how: str) -> dict[str, Any]:
+def _build_row(model: Any, beside: int, how: str) -> dict[str, Any]:
     weights = count_bytes([*model.weights.values(), *list_resting(model)])
     return {"weights": weights / 1e9, "a step": beside / 1e9, "peak GB": (weights + beside) / 1e9, "how": how}

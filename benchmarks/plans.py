@@ -27,9 +27,9 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.fingerprint import CASTS
 
-from .common import stamp, table, write
+from .common import describe_machine, format_table, write
 from .peaks import measure_attack, measure_autoencoder, measure_method
-from .sizes import Size, pipeline
+from .sizes import Size, build_pipeline
 
 PIXELS: dict[Size, int] = {"sd": 512, "sdxl": 1024}
 BARS: dict[Size, float] = {"sd": 10e9, "sdxl": 22e9}
@@ -63,40 +63,46 @@ class Plans:
             served = [name for name in methods.list_names() if size in methods.capabilities(name).architectures]
             tried = attacks.STANDARD if self.attacks else ()
             found[size] = {
-                "autoencoder": self.autoencoder(model) if self.attacks else [],
-                "attacks": [_told(self.attack(name, model, size)) for name in tried],
-                "methods": [_told(self.method(name, model)) for name in self.methods or served],
+                "autoencoder": self.measure_autoencoder(model) if self.attacks else [],
+                "attacks": [_print_row(self.attack(name, model, size)) for name in tried],
+                "methods": [_print_row(self.measure_method(name, model)) for name in self.methods or served],
             }
             for rows in filter(None, found[size].values()):
-                print(f"{size}, {PIXELS[size]} pixels, {self.dtype}", _table(rows), sep="\n\n", end="\n\n", flush=True)
+                print(
+                    f"{size}, {PIXELS[size]} pixels, {self.dtype}",
+                    _format_table(rows),
+                    sep="\n\n",
+                    end="\n\n",
+                    flush=True,
+                )
         if self.waits and (counted := count_waits()):
             found["waits"] = counted
-            print(_table(counted))
+            print(_format_table(counted))
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        write(self.out, "plans", {"stamp": stamp(flags=flags), **found})
+        write(self.out, "plans", {"stamp": describe_machine(flags=flags), **found})
 
     def attack(self, name: str, model: Any, size: Size) -> dict[str, Any]:
         """Measures a standard attack within the bytes that it may use."""
         return {"attack": name, **measure_attack(name, model, int(BARS[size]))}
 
-    def method(self, name: str, model: Any) -> dict[str, Any]:
+    def measure_method(self, name: str, model: Any) -> dict[str, Any]:
         """Measures a method at its paper's settings, a few rows at once."""
         try:
             return {"method": name, **measure_method(name, model, self.micro_batch)}
         except (RuntimeError, ValueError) as error:
             return {"method": name, "how": f"not known from shapes: {str(error)[:160]}"}
 
-    def autoencoder(self, model: Any) -> list[dict[str, Any]]:
+    def measure_autoencoder(self, model: Any) -> list[dict[str, Any]]:
         """Measures decoding and encoding as many pictures as are taken at once."""
         n = max(1, SLICE // model.resolution**2)
         peaks = {f"{what}, GB": measure_autoencoder(model, what) / 1e9 for what in ("decode", "encode")}
-        return [_told({"pictures at once": n, **peaks})]
+        return [_print_row({"pictures at once": n, **peaks})]
 
 
 def open_shapes(size: Size, dtype: str) -> Any:
     """A model whose denoiser and autoencoder are shapes without numbers."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    made = pipeline(size, PIXELS[size], "cpu", CASTS[dtype], mode)
+    made = build_pipeline(size, PIXELS[size], "cpu", CASTS[dtype], mode)
     model: Any = (StableDiffusion if size == "sd" else StableDiffusionXL)(made, size)
     model._fingerprint = dict.fromkeys(CASTS, size)
     model.recordings.bound = 0  # on a GPU recordings lie in the host's memory
@@ -120,15 +126,15 @@ def count_waits() -> list[dict[str, Any]]:
     return [{"method": name, "waits an update": some[len(some) // 2]} for name, some in waits.items() if some]
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
+def _print_row(row: dict[str, Any]) -> dict[str, Any]:
     """Prints the row and returns it, because each row takes long at these sizes."""
     print(row, flush=True)
     return row
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _format_table(rows: list[dict[str, Any]]) -> str:
     titles = list(dict.fromkeys(title for row in rows for title in row))
-    return table(titles, [[row.get(title, "") for title in titles] for row in rows])
+    return format_table(titles, [[row.get(title, "") for title in titles] for row in rows])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def plot(lines: Sequence[Line], x_title: str, y_title: str) -> str:
     every = [point for line in lines for point in line.points]
     if not every or min(min(point) for point in every) <= 0:
         raise ValueError("a logarithmic plot needs points above 0")
-    (x_low, x_high), (y_low, y_high) = (_bounds([point[i] for point in every]) for i in (0, 1))
+    (x_low, x_high), (y_low, y_high) = (_find_bounds([point[i] for point in every]) for i in (0, 1))
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - x_low) / (x_high - x_low)
@@ -32,11 +32,11 @@ def plot(lines: Sequence[Line], x_title: str, y_title: str) -> str:
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     marks = []
-    for k in _ticks(x_low, x_high):
+    for k in _list_ticks(x_low, x_high):
         x, y = place(k, 10**y_low)
         marks.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
         marks.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{k:g}</text>')
-    for k in _ticks(y_low, y_high):
+    for k in _list_ticks(y_low, y_high):
         x, y = place(10**x_low, k)
         marks.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
         marks.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{k:g}</text>')
@@ -55,14 +55,14 @@ def plot(lines: Sequence[Line], x_title: str, y_title: str) -> str:
     return f"<svg {head}>{''.join(marks)}</svg>\n"
 
 
-def _bounds(values: Sequence[float]) -> tuple[float, float]:
+def _find_bounds(values: Sequence[float]) -> tuple[float, float]:
     """The exponents around the values, which are never equal."""
     low, high = math.log10(min(values)), math.log10(max(values))
     room = max(0.05, 0.05 * (high - low))
     return low - room, high + room
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _list_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times each power of ten within the exponents, or only the powers if there are many."""
     every = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     inside = [v for v in every if low <= math.log10(v) <= high]

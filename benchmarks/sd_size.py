@@ -36,8 +36,20 @@ from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.machine import read_resident_peak
 from efface.training.subsets import select
 
-from .common import alternating, concepts, counted, matmul_peak, peak_of, settle, stamp, table, timed, weights_of, write
-from .sizes import Size, pipeline
+from .common import (
+    count_network,
+    describe_machine,
+    format_table,
+    list_concepts,
+    list_weights,
+    measure_matmul_peak,
+    measure_peak,
+    measure_work,
+    settle,
+    time_alternately,
+    write,
+)
+from .sizes import Size, build_pipeline
 
 CONCEPTS = 100
 CAT = Erasure(("cat",))
@@ -94,30 +106,34 @@ class SDSize:
         if self.warm + self.updates < 2:
             raise SystemExit("an update is the time between two: give two --updates, or one and --warm 1")
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        peak = matmul_peak(device, CASTS[self.dtype])
-        rows = [self.case(name, device, peak) for name in self.methods or ("esd", "eap", "erasediff", "uce")]
-        beside = self.beside(device) if self.bare else {}
+        peak = measure_matmul_peak(device, CASTS[self.dtype])
+        rows = [self.measure_case(name, device, peak) for name in self.methods or ("esd", "eap", "erasediff", "uce")]
+        beside = self.measure_beside(device) if self.bare else {}
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        write(self.out, f"{self.size}-{self.pixels}", {"stamp": stamp(flags=flags), "rows": rows, "bare": beside})
+        write(
+            self.out,
+            f"{self.size}-{self.pixels}",
+            {"stamp": describe_machine(flags=flags), "rows": rows, "bare": beside},
+        )
         print(f"matmul peak, {self.dtype}: {peak / 1e12:.2f} TFLOP/s")
         titles = list(dict.fromkeys(title for row in rows for title in row))
-        print(table(titles, [[row.get(title, "") for title in titles] for row in rows]))
+        print(format_table(titles, [[row.get(title, "") for title in titles] for row in rows]))
         print(beside)
 
-    def case(self, name: str, device: torch.device, peak: float) -> dict[str, Any]:
+    def measure_case(self, name: str, device: torch.device, peak: float) -> dict[str, Any]:
         """Measures one method in this process."""
-        model = self.opened(device)
-        fingerprint = timed(model.fingerprint).seconds
+        model = self.open_model(device)
+        fingerprint = measure_work(model.fingerprint).seconds
         if methods.get(name).kind != "trained":
-            return self.closed(name, model, fingerprint)
-        method, whole = self.method(name, model, self.warm + self.updates), self.method(name, model, 0)
-        with counted(model.unet) as count:
+            return self.measure_closed_form(name, model, fingerprint)
+        method, whole = self.build_method(name, model, self.warm + self.updates), self.build_method(name, model, 0)
+        with count_network(model.unet) as count:
             settle()
             start = time.perf_counter()
-            marks = _after_rounds(method, model, _clock)
+            marks = _read_after_rounds(method, model, _read_clock)
         rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
         update = median(rounds)
-        drawing = (marks[0] - start - update) * _rows_drawn(whole, model) / _rows_drawn(method, model)
+        drawing = (marks[0] - start - update) * _count_drawn_rows(whole, model) / _count_drawn_rows(method, model)
         return {
             "method": name,
             "seconds an update": update,
@@ -126,26 +142,26 @@ class SDSize:
             "process, peak GB": (read_resident_peak() or 0) / 1e9,
             "rows": count.rows,
             "fingerprint, seconds": fingerprint,
-        } | (self.counted(method, model, update, peak) if self.counts else {})
+        } | (self.count_peak_and_flops(method, model, update, peak) if self.counts else {})
 
-    def counted(self, method: Any, model: Any, update: float, peak: float) -> dict[str, float]:
+    def count_peak_and_flops(self, method: Any, model: Any, update: float, peak: float) -> dict[str, float]:
         """Measures the most bytes alive in a run, and the FLOPs of an update.
 
         By a fit each, for what counts FLOPs holds on to activations.
         """
         model.recordings = TrajectoryCache()  # so that these fits, whose counting slows them, draw as the timed one did
-        used = peak_of(lambda: method.fit(model, CAT), _weights(model))
+        used = measure_peak(lambda: method.fit(model, CAT), _list_weights(model))
         with FlopCounterMode(display=False) as counter:
-            marks = _after_rounds(method, model, counter.get_total_flops)
+            marks = _read_after_rounds(method, model, counter.get_total_flops)
         flops = median(b - a for a, b in pairwise(marks))
         return {"peak GB": used / 1e9, "TFLOP/s": flops / update / 1e12, "share of the peak": flops / update / peak}
 
-    def closed(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
+    def measure_closed_form(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
         """Measures a closed form for many concepts."""
-        erasure = Erasure(concepts(CONCEPTS))
+        erasure = Erasure(list_concepts(CONCEPTS))
         method = methods.build_method(name, model, {})
-        cost = timed(lambda: method.fit(model, erasure))
-        used = peak_of(lambda: method.fit(model, erasure), _weights(model))
+        cost = measure_work(lambda: method.fit(model, erasure))
+        used = measure_peak(lambda: method.fit(model, erasure), _list_weights(model))
         return {
             "method": f"{name}, {len(erasure.targets)} concepts",
             "a whole run, projected": cost.seconds,
@@ -155,12 +171,12 @@ class SDSize:
             "peak GB": used / 1e9,
         }
 
-    def opened(self, device: torch.device) -> Any:
-        made = pipeline(self.size, self.pixels, str(device), CASTS[self.dtype])
+    def open_model(self, device: torch.device) -> Any:
+        made = build_pipeline(self.size, self.pixels, str(device), CASTS[self.dtype])
         how = {"compile": self.compile, "checkpointing": self.checkpointing, "offload": self.offload}
         return efface.load(made, str(device), **how)
 
-    def method(self, name: str, model: Any, updates: int) -> Any:
+    def build_method(self, name: str, model: Any, updates: int) -> Any:
         """Builds the method with so many updates, and with less drawing if the flags say so; 0 keeps its own number, to
         project from."""
         fields = {field.name for field in dataclasses.fields(methods.get(name))}
@@ -173,10 +189,10 @@ class SDSize:
             more |= {"remain_words": self.pictures} if "remain_words" in fields else {}
         return methods.build_method(name, model, more)
 
-    def beside(self, device: torch.device) -> dict[str, float]:
+    def measure_beside(self, device: torch.device) -> dict[str, float]:
         """Measures the seconds of the network alone, compiled, and of ours: of a pass as in drawing, and of one as in
         training."""
-        model = self.opened(device)
+        model = self.open_model(device)
         for tensor in model.weights.values():
             tensor.requires_grad_(False)
         learning = [model.weights[name].requires_grad_() for name in select(model.weights, "xattn")]
@@ -187,20 +203,20 @@ class SDSize:
             x = torch.zeros(rows, *model.latent_shape, device=device, dtype=model.dtype)
             cond = model.encode([""]).expand(rows)
             t = torch.ones(rows, device=device)
-            passes = {"ours": partial(model.predict, x, t, cond), "bare": partial(_bare, compiled, x, t, cond)}
-            works = {"drawn": _drawn, "learned": partial(_learned, learning=learning)}
+            passes = {"ours": partial(model.predict, x, t, cond), "bare": partial(_call_alone, compiled, x, t, cond)}
+            works = {"drawn": _draw, "learned": partial(_differentiate, learning=learning)}
             for what, work in works.items():
-                seconds = alternating({who: partial(work, network) for who, network in passes.items()}, times)
+                seconds = time_alternately({who: partial(work, network) for who, network in passes.items()}, times)
                 found |= {f"{who}, {rows} rows {what}": median(seconds[who]) for who in passes}
         return found
 
 
-def _clock() -> float:
+def _read_clock() -> float:
     settle()
     return time.perf_counter()
 
 
-def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[float]:
+def _read_after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[float]:
     """Fits an edit, and returns what `read` gives after each round, which is an update and the steps of searches."""
     marks: list[float] = []
 
@@ -212,7 +228,7 @@ def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[fl
     return marks
 
 
-def _rows_drawn(method: Any, model: Any) -> int:
+def _count_drawn_rows(method: Any, model: Any) -> int:
     """The number of rows that the method draws before it trains, two for each step of a picture."""
     forms = len(method.templates)
     if hasattr(method, "source"):
@@ -223,25 +239,25 @@ def _rows_drawn(method: Any, model: Any) -> int:
     return pictures * 2 * method.draw_steps
 
 
-def _drawn(network: Callable[[], Any]) -> None:
+def _draw(network: Callable[[], Any]) -> None:
     with torch.no_grad():
         network()
 
 
-def _learned(network: Callable[[], Any], learning: Sequence[torch.Tensor]) -> None:
+def _differentiate(network: Callable[[], Any], learning: Sequence[torch.Tensor]) -> None:
     torch.autograd.grad(network()[0].float().square().mean(), learning, allow_unused=True)
 
 
-def _bare(network: Callable[..., Any], x: Any, t: Any, cond: Any) -> Any:
+def _call_alone(network: Callable[..., Any], x: Any, t: Any, cond: Any) -> Any:
     """Calls the network alone."""
     held = cond.tensors
     added = {"text_embeds": held["pooled"], "time_ids": held["time_ids"]} if "pooled" in held else None
     return network(x, t, encoder_hidden_states=cond.tokens, added_cond_kwargs=added, return_dict=False)
 
 
-def _weights(model: Any) -> list[Any]:
+def _list_weights(model: Any) -> list[Any]:
     parts = [getattr(model.pipeline, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2")]
-    return weights_of(*(part for part in parts if part is not None))
+    return list_weights(*(part for part in parts if part is not None))
 
 
 if __name__ == "__main__":

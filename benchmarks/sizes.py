@@ -26,7 +26,7 @@ Size = Literal["sd", "sdxl"]
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def pipeline(
+def build_pipeline(
     size: Size, pixels: int, device: str, dtype: torch.dtype, shapes: AbstractContextManager[Any] | None = None
 ) -> Any:
     """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype; laid out as `load` does.
@@ -34,8 +34,8 @@ def pipeline(
     `shapes` is a mode of PyTorch in which denoiser and autoencoder are made without numbers.
     """
     torch.manual_seed(0)
-    with _made(device, dtype):
-        made = (_sd if size == "sd" else _sdxl)(pixels // 8, nullcontext() if shapes is None else shapes)
+    with _make(device, dtype):
+        made = (_build_sd if size == "sd" else _build_sdxl)(pixels // 8, nullcontext() if shapes is None else shapes)
     if device.startswith("cuda"):
         made.unet.to(memory_format=torch.channels_last)
     return made
@@ -52,9 +52,9 @@ def small_pipeline(size: Size, dtype: torch.dtype) -> Any:
     unet["down_block_types"] = ("CrossAttnDownBlock2D", "DownBlock2D")
     unet["up_block_types"] = ("UpBlock2D", "CrossAttnUpBlock2D")
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    with _made("cpu", dtype):
+    with _make("cpu", dtype):
         vae = AutoencoderKL(block_out_channels=(32, 32), latent_channels=4, sample_size=16, **blocks)
-        text = {"vae": vae, "text_encoder": CLIPTextModel(_text(32, 1, 2)), "tokenizer": _tokenizer()}
+        text = {"vae": vae, "text_encoder": CLIPTextModel(_build_text(32, 1, 2)), "tokenizer": _build_tokenizer()}
         if size == "sd":
             scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHEDULE)
             checks = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -64,7 +64,10 @@ def small_pipeline(size: Size, dtype: torch.dtype) -> Any:
         else:
             unet |= {"cross_attention_dim": 64, "addition_embed_type": "text_time", "addition_time_embed_dim": 8}
             unet |= {"use_linear_projection": True, "projection_class_embeddings_input_dim": 32 + 6 * 8}
-            text |= {"text_encoder_2": CLIPTextModelWithProjection(_text(32, 1, 2)), "tokenizer_2": _tokenizer()}
+            text |= {
+                "text_encoder_2": CLIPTextModelWithProjection(_build_text(32, 1, 2)),
+                "tokenizer_2": _build_tokenizer(),
+            }
             scheduler = EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading")
             network = UNet2DConditionModel(**unet)
             made = StableDiffusionXLPipeline(unet=network, scheduler=scheduler, add_watermarker=False, **text)
@@ -72,16 +75,16 @@ def small_pipeline(size: Size, dtype: torch.dtype) -> Any:
     return made
 
 
-def _sd(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionPipeline:
+def _build_sd(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionPipeline:
     with shapes:
         unet = UNet2DConditionModel(
             sample_size=side, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
         )
-        vae = _vae(side, 0.18215)
+        vae = _build_vae(side, 0.18215)
     made = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(_text(768, 12, 12)),
-        tokenizer=_tokenizer(),
+        text_encoder=CLIPTextModel(_build_text(768, 12, 12)),
+        tokenizer=_build_tokenizer(),
         unet=unet,
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHEDULE),
         safety_checker=None,
@@ -92,7 +95,7 @@ def _sd(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionPipeli
     return made
 
 
-def _sdxl(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionXLPipeline:
+def _build_sdxl(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionXLPipeline:
     with shapes:
         unet = UNet2DConditionModel(
             sample_size=side,
@@ -107,13 +110,13 @@ def _sdxl(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionXLPi
             addition_time_embed_dim=256,
             projection_class_embeddings_input_dim=2816,
         )
-        vae = _vae(side, 0.13025)
+        vae = _build_vae(side, 0.13025)
     made = StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(_text(768, 12, 12)),
-        text_encoder_2=CLIPTextModelWithProjection(_text(1280, 32, 20)),
-        tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(),
+        text_encoder=CLIPTextModel(_build_text(768, 12, 12)),
+        text_encoder_2=CLIPTextModelWithProjection(_build_text(1280, 32, 20)),
+        tokenizer=_build_tokenizer(),
+        tokenizer_2=_build_tokenizer(),
         unet=unet,
         scheduler=EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading"),
         add_watermarker=False,
@@ -122,7 +125,7 @@ def _sdxl(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionXLPi
     return made
 
 
-def _vae(side: int, scale: float) -> AutoencoderKL:
+def _build_vae(side: int, scale: float) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -134,8 +137,8 @@ def _vae(side: int, scale: float) -> AutoencoderKL:
     )
 
 
-def _text(width: int, layers: int, heads: int) -> CLIPTextConfig:
-    tokenizer = _tokenizer()
+def _build_text(width: int, layers: int, heads: int) -> CLIPTextConfig:
+    tokenizer = _build_tokenizer()
     return CLIPTextConfig(
         vocab_size=49408,
         hidden_size=width,
@@ -150,12 +153,12 @@ def _text(width: int, layers: int, heads: int) -> CLIPTextConfig:
     )
 
 
-def _tokenizer() -> CLIPTokenizer:
+def _build_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(BUNDLED / "glyphs" / "model" / "tokenizer", model_max_length=77)
 
 
 @contextmanager
-def _made(device: str, dtype: torch.dtype) -> Iterator[None]:
+def _make(device: str, dtype: torch.dtype) -> Iterator[None]:
     """Makes modules inside the block on the device at this dtype, so that nothing is held twice."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

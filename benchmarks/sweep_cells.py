@@ -23,7 +23,7 @@ from efface.sweeps import local
 from efface.sweeps.grid import Grid
 from efface.sweeps.sweeping import sweep
 
-from .common import table
+from .common import format_table
 
 CONCEPTS = ("cat", "dog", "rose", "car", "bus")
 ALLOWED_MB = 50
@@ -81,7 +81,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "benchmarks.sweep_cells", "--cells", str(cells), "--one", folder]
             found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    print(table([*found[0]], [[*each.values()] for each in found]))
+    print(format_table([*found[0]], [[*each.values()] for each in found]))
     few, many = found
     grown = {key: many[key] - few[key] for key in ("driver, MB", "worker, MB")}
     print("; ".join(f"{key} grew by {mb:.0f}" for key, mb in grown.items()))

@@ -21,11 +21,11 @@ def finish_at_once(grid: Grid, job: Job, store: Store, device: str | None = None
     cells = work.list_cells(grid, job, work.open_model(job.model, device))
     done = [cell for cell in cells if not store.is_done(cell)]
     for cell in done:
-        store.finish(cell, _result(cell), {"seconds": 0.0})
+        store.finish(cell, _build_result(cell), {"seconds": 0.0})
     return [cell.kind for cell in done]
 
 
-def _result(cell: Cell) -> Mapping[str, Any]:
+def _build_result(cell: Cell) -> Mapping[str, Any]:
     where = [{"metric": f"esr{k}", "group": "target", "judge": "all", "threshold": None} for k in range(1, LINES + 1)]
     measures = [{**each, "base": SHARE, "edited": SHARE, "drop": None, "unit": "share"} for each in where]
     return {"edit": ""} if cell.kind == "erase" else {"measures": measures, "headlines": [], "alarms": ["an alarm"]}

@@ -32,7 +32,7 @@ from efface.edits.provenance import describe_run
 from efface.functional.rates import bootstrap, cluster_means
 from efface.methods.states import build_remain_pictures, choose_labels
 
-from .common import Cost, facts, peak_of, stamp, table, timed, weights_of, write
+from .common import Cost, describe_cost, describe_machine, format_table, list_weights, measure_peak, measure_work, write
 from .plain import PAPERS, REFERENCES, Asked
 
 METRICS = ("esr1/target", "psr1/neighbour", "psr1/unseen")
@@ -95,20 +95,20 @@ class Updates:
             for target, seed in product(self.targets or ("cat",), self.seeds or (0,)):
                 row = self.compare(name, target, seed)
                 rows.append(row)
-                print(_lines([row]), flush=True)
-                write(self.out, "updates", {"stamp": stamp(flags=_plain(self)), "rows": rows})
-        print(_lines(rows))
+                print(_format_lines([row]), flush=True)
+                write(self.out, "updates", {"stamp": describe_machine(flags=_drop_types(self)), "rows": rows})
+        print(_format_lines(rows))
         if self.quality:
-            print(_quality(rows))
+            print(_measure_quality(rows))
 
     def compare(self, name: str, target: str, seed: int) -> dict[str, Any]:
         """Compares one method on one target with the baseline."""
         count = self.picture_updates if name == "erasediff" else self.updates
-        ours, edit = self.ours(name, target, count, seed)
-        asked = self.asked(name, target, count, edit, seed)
+        ours, edit = self.measure_ours(name, target, count, seed)
+        asked = self.build_request(name, target, count, edit, seed)
         made = min(self.baseline_updates or count, count) if name != "erasediff" else count
-        baseline, values = self.baseline(name, dataclasses.replace(asked, updates=made))
-        baseline = scaled(baseline, count / made)
+        baseline, values = self.measure_baseline(name, dataclasses.replace(asked, updates=made))
+        baseline = scale_equations(baseline, count / made)
         row = {
             "method": name,
             "target": target,
@@ -116,10 +116,10 @@ class Updates:
             "updates": count,
             "baseline_updates": made,
             "against": "the paper's procedure" if name in PAPERS else "our unoptimised reference",
-            "ours": facts(ours),
-            "plain": facts(baseline),
-            "ours_bytes": self.our_bytes(name, target),
-            "plain_bytes": self.plain_bytes(name, dataclasses.replace(asked, updates=self.short)),
+            "ours": describe_cost(ours),
+            "plain": describe_cost(baseline),
+            "ours_bytes": self.measure_our_bytes(name, target),
+            "plain_bytes": self.measure_plain_bytes(name, dataclasses.replace(asked, updates=self.short)),
         }
         row |= {
             "faster": baseline.seconds / ours.seconds,
@@ -127,9 +127,9 @@ class Updates:
             "fewer_rows": baseline.rows / ours.rows,
             "bytes_share": row["ours_bytes"] / row["plain_bytes"],
         }
-        return row | (self.judged(name, target, seed, edit, values) if self.quality else {})
+        return row | (self.judge_edit(name, target, seed, edit, values) if self.quality else {})
 
-    def method(self, name: str, model: Any, count: int, seed: int = 0) -> Any:
+    def build_method(self, name: str, model: Any, count: int, seed: int = 0) -> Any:
         """Builds our method with stored trajectories, at the papers' batch and number of steps."""
         more: dict[str, Any] = {"steps": count, "seed": seed, "draw_steps": self.draw_steps}
         if name == "erasediff":
@@ -145,22 +145,22 @@ class Updates:
         kept = {"keep_paths": self.keep_paths, "keep_source": "frozen"} if name == "eap" else {}
         return methods.build_method(name, model, more | kept)
 
-    def ours(self, name: str, target: str, count: int, seed: int = 0) -> tuple[Cost, Edit]:
+    def measure_ours(self, name: str, target: str, count: int, seed: int = 0) -> tuple[Cost, Edit]:
         model: Any = efface.load(self.model, store_bound=0, draw_batch=self.draw_batch)
         found: list[Edit] = []
-        method = self.method(name, model, count, seed)
-        cost = timed(lambda: found.append(method.fit(model, Erasure((target,)))), model.unet)
+        method = self.build_method(name, model, count, seed)
+        cost = measure_work(lambda: found.append(method.fit(model, Erasure((target,)))), model.unet)
         return cost, found[0]
 
-    def our_bytes(self, name: str, target: str) -> int:
+    def measure_our_bytes(self, name: str, target: str) -> int:
         model: Any = efface.load(self.model, store_bound=0, draw_batch=self.draw_batch)
-        method = self.method(name, model, self.short)
-        return peak_of(lambda: method.fit(model, Erasure((target,))), _resting(model))
+        method = self.build_method(name, model, self.short)
+        return measure_peak(lambda: method.fit(model, Erasure((target,))), _list_resting(model))
 
-    def asked(self, name: str, target: str, count: int, edit: Edit, seed: int) -> Asked:
+    def build_request(self, name: str, target: str, count: int, edit: Edit, seed: int) -> Asked:
         """Builds the same request for the baseline, with the words that ours found."""
         model: Any = efface.load(self.model)
-        method = self.method(name, model, count, seed)
+        method = self.build_method(name, model, count, seed)
         more: dict[str, Any] = {}
         if name == "eap":
             more["candidates"] = edit.meta["notes"]["candidates"][target]
@@ -173,18 +173,18 @@ class Updates:
         settings = dataclasses.asdict(method) | {"draw_steps": self.draw_steps}
         return Asked(target, method.templates, settings, count, seed, more)
 
-    def baseline(self, name: str, asked: Asked) -> tuple[Cost, dict[str, Any]]:
+    def measure_baseline(self, name: str, asked: Asked) -> tuple[Cost, dict[str, Any]]:
         """Measures the baseline; both of its models are counted, because a deep copy takes the hook along."""
         model: Any = efface.load(self.model)
         found: list[dict[str, Any]] = []
-        cost = timed(lambda: found.append(REFERENCES[name](model, asked, **asked.more)), model.unet)
+        cost = measure_work(lambda: found.append(REFERENCES[name](model, asked, **asked.more)), model.unet)
         return cost, found[0]
 
-    def plain_bytes(self, name: str, asked: Asked) -> int:
+    def measure_plain_bytes(self, name: str, asked: Asked) -> int:
         model: Any = efface.load(self.model)
-        return peak_of(lambda: REFERENCES[name](model, asked, **asked.more), _resting(model))
+        return measure_peak(lambda: REFERENCES[name](model, asked, **asked.more), _list_resting(model))
 
-    def judged(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
+    def judge_edit(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Measures the rates of both edits, by the suite and the judges that come with the model."""
         model: Any = efface.load(self.model)
         request = Erasure(expand(self.model, (target,)))
@@ -198,20 +198,20 @@ class Updates:
         return found
 
 
-def scaled(cost: Cost, times: float) -> Cost:
+def scale_equations(cost: Cost, times: float) -> Cost:
     """A cost of so many times the work."""
     return Cost(cost.seconds * times, cost.processor * times, round(cost.rows * times), round(cost.calls * times))
 
 
-def _resting(model: Any) -> list[Any]:
+def _list_resting(model: Any) -> list[Any]:
     """All weights of a model that was opened."""
-    return weights_of(model.unet, model.vae, model.text_encoder)
+    return list_weights(model.unet, model.vae, model.text_encoder)
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+def _format_lines(rows: Sequence[Mapping[str, Any]]) -> str:
     titles = ("method", "target", "updates", "of the baseline", "against", "seconds", "faster")
     titles += ("faster by processor time", "rows", "fewer rows", "MB", "of its MB")
-    return table(
+    return format_table(
         titles,
         [
             (
@@ -233,7 +233,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _quality(rows: Sequence[Mapping[str, Any]]) -> str:
+def _measure_quality(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paired loss of each rate, and whether its upper bound is small enough."""
     lines = []
     for name in dict.fromkeys(row["method"] for row in rows):
@@ -252,10 +252,10 @@ def _quality(rows: Sequence[Mapping[str, Any]]) -> str:
             if spread and spread[0] > ALLOWED_LOSS:
                 verdict = "worse"
             lines.append((name, metric, len(losses), f"{100 * mean:.1f} {bounds}", verdict))
-    return table(("method", "rate", "targets", "loss in points, plain - ours", "verdict"), lines)
+    return format_table(("method", "rate", "targets", "loss in points, plain - ours", "verdict"), lines)
 
 
-def _plain(flags: Updates) -> dict[str, Any]:
+def _drop_types(flags: Updates) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(flags), default=str))
 
 

@@ -24,7 +24,7 @@ def edit_of(model: Model, values: Mapping[str, Tensor]) -> Edit:
     return Edit(values, describe_run(model, Erasure(("cat",)), "planted", {}))
 
 
-def shifted(model: Model, selection: str = "attn2", size: float = 0.1) -> Edit:
+def build_shifted(model: Model, selection: str = "attn2", size: float = 0.1) -> Edit:
     """Every number of some weights moved at random."""
     rng = torch.Generator().manual_seed(3)
     names = [name for name in model.weights if selection in name]
@@ -33,7 +33,7 @@ def shifted(model: Model, selection: str = "attn2", size: float = 0.1) -> Edit:
     )
 
 
-def context_of(
+def build_context(
     model: Model,
     edit: Edit | None,
     *,
@@ -66,7 +66,7 @@ def context_of(
     )
 
 
-def rows_of(*prompts: str) -> list[Row]:
+def build_rows(*prompts: str) -> list[Row]:
     return [
         Row(f"row/{i}", prompt, 100 + i, "target", "erase", "object", "cat", ("cat",), "cat")
         for i, prompt in enumerate(prompts)
@@ -90,12 +90,12 @@ class Files:
         return self.kept[name]
 
 
-def snapshot(model: Model) -> dict[str, Tensor]:
+def take_snapshot(model: Model) -> dict[str, Tensor]:
     """The very tensors in place, to be compared by identity."""
     return dict(model.weights)
 
 
-def same(model: Model, before: Mapping[str, Tensor]) -> bool:
+def is_same(model: Model, before: Mapping[str, Tensor]) -> bool:
     return all(tensor is before[name] for name, tensor in model.weights.items())
 
 

@@ -12,7 +12,7 @@ from efface.api.publishing import verify
 from efface.records import attack_files
 from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.sealed import write_sealed
-from report_fixtures import share
+from report_fixtures import build_share
 
 
 def change_attacks(folder: Path, **changes: Any) -> None:
@@ -39,7 +39,7 @@ def stop(folder: Path, attack: str = "seeds") -> None:
     rows = tuple(RowResult(row=f"target/cat/{i}", broken=i == 0, queries=1) for i in range(2))
     planned = PlannedAttack(attack=attack, condition="target", version="1", settings={}, inputs=("x",), rows=20)
     worst = {f"target/cat/{i}": False for i in range(20)}
-    change_attacks(folder, planned=(planned,), worst=worst, robust=share(20, 20))
+    change_attacks(folder, planned=(planned,), worst=worst, robust=build_share(20, 20))
     (folder / "attacks" / attack).mkdir()
     batch = Batch(attack=attack, condition="target", inputs="x", row_results=rows, seconds=1.0)
     (folder / "attacks" / attack / "target-0.json").write_text(batch.model_dump_json())

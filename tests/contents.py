@@ -39,13 +39,13 @@ def _read(file: Path, folder: Path, timed: bool) -> str:
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt") as opened:
             values = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - safe_open is no dict
-            meta = {key: _without_times(_parse(text)) for key, text in (opened.metadata() or {}).items()}
+            meta = {key: drop_times(_parse(text)) for key, text in (opened.metadata() or {}).items()}
         return repr([sorted((key, digest_tensor(value)) for key, value in values.items()), meta])
     if file.suffix == ".parquet":
         return repr(pq.read_table(file).to_pylist())
     text = file.read_bytes().decode(errors="surrogateescape").replace(str(folder), "OUT")
     if file.suffix == ".json":
-        whole = _without_times(_parse(text))
+        whole = drop_times(_parse(text))
         if file.name == "takedown.json":  # hashes of files that hold times
             whole["files"] = sorted(whole["files"])
         return repr(whole)
@@ -62,7 +62,7 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _without_times(value: Any) -> Any:
+def drop_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_times(held) for key, held in value.items() if key not in TIMES}
-    return [_without_times(each) for each in value] if isinstance(value, list) else value
+        return {key: drop_times(held) for key, held in value.items() if key not in TIMES}
+    return [drop_times(each) for each in value] if isinstance(value, list) else value

@@ -20,7 +20,7 @@ from efface.sweeps.grid import Grid, read_grid
 from efface.sweeps.jobs import list_variants
 from judging_fixtures import write_bundle
 from paper_grids import write_ddpm
-from tiny_fits import short
+from tiny_fits import shorten_settings
 
 EVIDENCE = Path(__file__).parents[1] / "recipes" / "evidence"
 NAMES = sorted(file.stem for file in EVIDENCE.glob("*.toml"))
@@ -67,7 +67,7 @@ def list_flags(name: str, folder: Path) -> list[str]:
     for variant in list_variants(grid):
         if variant.name in METHODS:
             flags += ["--method", variant.name]
-        for key, value in {**short(variant.method), **LONGER.get(variant.method, {})}.items():
+        for key, value in {**shorten_settings(variant.method), **LONGER.get(variant.method, {})}.items():
             if key not in variant.settings and key not in ("weights", *grid.sweep.get(variant.name, {})):
                 flags += ["--set", f"settings.{variant.method}.{key}={json.dumps(value)}"]
     flags += ["--set", "sweep.esd.steps=[1, 2]"] * ("esd" in grid.sweep)

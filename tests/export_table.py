@@ -15,7 +15,7 @@ from efface.interchange.fitting import list_formats
 from efface.methods.base import Method
 from efface.models.architectures import ARCHITECTURES
 from efface.models.base import Model
-from tiny_fits import FLOWS, KINDS, architecture, quick, request, served
+from tiny_fits import FLOWS, KINDS, build_quick, build_request, find_architecture, list_served
 
 LETTERS = {"diffusers": "D", "single-file": "S", "lora": "L", "kohya": "K", "comfy": "C"}
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -34,8 +34,8 @@ def fit(name: str, model: Model) -> Edit:
     """The shortest fit of a method, with guidance by two predictions where it needs that."""
     if name in ("negative", "sld") and not model.classifier_free:
         model.true_guidance = 2.0  # type: ignore[attr-defined]
-    method: Method = quick(name, model, steps=1, batch=2, search_turns=0)
-    return method.fit(model, request(name))
+    method: Method = build_quick(name, model, steps=1, batch=2, search_turns=0)
+    return method.fit(model, build_request(name))
 
 
 def read_page() -> Mapping[tuple[str, str], str]:
@@ -48,13 +48,13 @@ def read_page() -> Mapping[tuple[str, str], str]:
 
 
 def write_table() -> str:
-    makers = {kind: make for kind, make in {**KINDS, **FLOWS}.items() if architecture(kind) == kind}
+    makers = {kind: make for kind, make in {**KINDS, **FLOWS}.items() if find_architecture(kind) == kind}
     rows = [["method", *ARCHITECTURES], ["---"] * (len(ARCHITECTURES) + 1)]
     for name in methods.list_names():
         row = [name]
         for kind in ARCHITECTURES:
             model = makers[kind]()
-            row.append(describe(model, fit(name, model)) if name in served(kind) else "no")
+            row.append(describe(model, fit(name, model)) if name in list_served(kind) else "no")
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -68,28 +68,28 @@ def splice(data: bytes, rng: random.Random) -> bytes:
 
 def change_value(data: bytes, rng: random.Random) -> bytes:
     """JSON with a value of another type, without a key, or with one more; of safetensors its header."""
-    if (whole := _parsed(data)) is not None:
-        return json.dumps(_changed(whole, rng)).encode()
+    if (whole := _parse(data)) is not None:
+        return json.dumps(_change(whole, rng)).encode()
     size = int.from_bytes(data[:8], "little")
-    if (whole := _parsed(data[8 : 8 + size])) is None:
+    if (whole := _parse(data[8 : 8 + size])) is None:
         return splice(data, rng)
     meta = whole.get("__metadata__") if isinstance(whole, dict) else None
-    if isinstance(meta, dict) and (ours := _parsed(str(meta.get("efface")).encode())) and rng.random() < 0.7:
-        changed = {**whole, "__metadata__": {"efface": json.dumps(_changed(ours, rng))}}
+    if isinstance(meta, dict) and (ours := _parse(str(meta.get("efface")).encode())) and rng.random() < 0.7:
+        changed = {**whole, "__metadata__": {"efface": json.dumps(_change(ours, rng))}}
     else:
-        changed = _changed(whole, rng)
+        changed = _change(whole, rng)
     text = json.dumps(changed).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + size :]
 
 
-def _parsed(data: bytes) -> Any:
+def _parse(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None
 
 
-def _changed(value: Any, rng: random.Random) -> Any:
+def _change(value: Any, rng: random.Random) -> Any:
     """A value with one of its parts, at any depth, another or gone."""
     if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
         return rng.choice(ODD)
@@ -101,7 +101,7 @@ def _changed(value: Any, rng: random.Random) -> Any:
     elif isinstance(out, dict) and rng.random() < 0.1:
         out[rng.choice(("x", "", "version", "__metadata__"))] = rng.choice(ODD)
     else:
-        out[key] = _changed(value[key], rng)
+        out[key] = _change(value[key], rng)
     return out
 
 

@@ -43,8 +43,8 @@ from efface.suites.listed import read_list
 from efface.suites.world import load as load_world
 from efface.sweeps.grid import read_grid
 from fuzz_stored import STORED
-from lora_fixtures import low_rank
-from report_fixtures import attacked, evaluation
+from lora_fixtures import build_low_rank
+from report_fixtures import write_attacks, write_evaluation
 from tiny import tiny_model
 
 OLD = Path(__file__).parent / "evaluation" / "old_form"
@@ -93,13 +93,13 @@ def make_edit(folder: Path) -> None:
 
 
 @functools.cache
-def base() -> StableDiffusion:
+def open_base() -> StableDiffusion:
     return tiny_model()
 
 
 def make_lora(folder: Path) -> None:
     """A LoRA as PEFT writes it, its alpha in the settings beside it."""
-    values = low_rank(base(), "attn2.to_k").values
+    values = build_low_rank(open_base(), "attn2.to_k").values
     names = {":down": ".lora_A.weight", ":up": ".lora_B.weight"}
     tensors = {}
     for key, value in values.items():
@@ -111,8 +111,8 @@ def make_lora(folder: Path) -> None:
 
 def make_weights(folder: Path) -> None:
     """Some weights of a U-Net by their names, as other tools save them."""
-    name = next(n for n in base().weights if n.endswith("attn2.to_k.weight"))
-    save_file({name: base().weights[name] + 1}, folder / "w.safetensors")
+    name = next(n for n in open_base().weights if n.endswith("attn2.to_k.weight"))
+    save_file({name: open_base().weights[name] + 1}, folder / "w.safetensors")
 
 
 def make_guide(folder: Path) -> None:
@@ -156,16 +156,16 @@ def make_captions(name: str) -> Callable[[Path], None]:
     return make
 
 
-def copied(*files: Path) -> Callable[[Path], None]:
+def make_copies(*files: Path) -> Callable[[Path], None]:
     return lambda folder: [shutil.copy(file, folder) for file in files] and None
 
 
-def listed(name: str, text: str = "") -> Reader:
+def build_list_reader(name: str, text: str = "") -> Reader:
     make = write(name, text) if text else write_parquet(name)
     return Reader(f"list {name}", name, make, lambda folder: read_list(folder / name, Erasure(("cat",))))
 
 
-def pictured(name: str, mode: str = "RGB") -> Reader:
+def build_picture_reader(name: str, mode: str = "RGB") -> Reader:
     return Reader(f"picture {mode} {name}", name, make_picture(name, mode), lambda folder: open_picture(folder / name))
 
 
@@ -174,33 +174,39 @@ READERS = (
     Reader("edit", "x.safetensors", make_edit, use_edit),
     Reader("guide", "x.safetensors", make_guide, use_edit),
     Reader("tensors", "x.safetensors", make_edit, lambda folder: read_tensors(folder / "x.safetensors")),
-    Reader("report", "report.json", evaluation, lambda folder: repr(read_report(folder))),
-    Reader("rows", "rows.parquet", evaluation, read_rows),
-    Reader("protocol", "protocol.json", evaluation, find_image_store),
-    Reader("attacks", "attacks.json", attacked, lambda folder: repr(read_attacks(folder))),
-    Reader("audit", "audit.json", copied(OLD / "audit" / "audit.json"), read_audit),
+    Reader("report", "report.json", write_evaluation, lambda folder: repr(read_report(folder))),
+    Reader("rows", "rows.parquet", write_evaluation, read_rows),
+    Reader("protocol", "protocol.json", write_evaluation, find_image_store),
+    Reader("attacks", "attacks.json", write_attacks, lambda folder: repr(read_attacks(folder))),
+    Reader("audit", "audit.json", make_copies(OLD / "audit" / "audit.json"), read_audit),
     Reader(
         "takedown",
         "takedown.json",
-        copied(OLD / "evaluation" / "takedown.json"),
+        make_copies(OLD / "evaluation" / "takedown.json"),
         lambda folder: read_takedown(folder / "takedown.json"),
     ),
     Reader("chunk", "chunk.json", write("chunk.json", '[{"file": "a.png"}]'), find_chunk),
-    listed("a.csv", CSV),
-    listed("a.tsv", CSV.replace(",", "\t")),
-    listed("a.txt", "a photo of a cat\na dog\n"),
-    listed("a.json", json.dumps(ROWS)),
-    listed("a.jsonl", "\n".join(map(json.dumps, ROWS))),
-    listed("a.parquet"),
+    build_list_reader("a.csv", CSV),
+    build_list_reader("a.tsv", CSV.replace(",", "\t")),
+    build_list_reader("a.txt", "a photo of a cat\na dog\n"),
+    build_list_reader("a.json", json.dumps(ROWS)),
+    build_list_reader("a.jsonl", "\n".join(map(json.dumps, ROWS))),
+    build_list_reader("a.parquet"),
     Reader("top-k", "r.csv", write("r.csv", RESULTS), lambda folder: read_published(folder / "r.csv", ["cat"])),
     Reader("nudenet", "r.csv", write("r.csv", NUDE), lambda folder: read_published(folder / "r.csv")),
-    *(pictured(f"a.{kind}") for kind in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm", "tga", "ico", "jp2")),
-    *(pictured(name, mode) for name, mode in (("a.png", "P"), ("a.png", "I;16"), ("a.tiff", "F"), ("a.tiff", "CMYK"))),
+    *(
+        build_picture_reader(f"a.{kind}")
+        for kind in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm", "tga", "ico", "jp2")
+    ),
+    *(
+        build_picture_reader(name, mode)
+        for name, mode in (("a.png", "P"), ("a.png", "I;16"), ("a.tiff", "F"), ("a.tiff", "CMYK"))
+    ),
     *(
         Reader(f"captions {name}", name, make_captions(name), list_pictures)
         for name in ("metadata.csv", "metadata.jsonl", "metadata.parquet", "a.txt")
     ),
-    Reader("world", "world.json", copied(BUNDLED / "world.json"), load_world),
+    Reader("world", "world.json", make_copies(BUNDLED / "world.json"), load_world),
     Reader("classes", "classes.json", write("classes.json", '["cat"]'), lambda folder: read_classes(str(folder))),
     Reader("policy", "p.toml", write("p.toml", POLICY), lambda folder: read_policies(folder / "p.toml")),
     Reader("words", "w.txt", write("w.txt", "cat\ndog\n"), lambda folder: read_words(str(folder / "w.txt"))),
@@ -212,13 +218,15 @@ READERS = (
         lambda folder: read_ledger(folder / "l.json"),
     ),
     Reader("export", "x.json", write("x.json", json.dumps(EXPORT)), lambda folder: read_export(folder / "x.json")),
-    Reader("lora", "adapter_model.safetensors", make_lora, lambda folder: fit_source(base(), open_source(folder))),
-    Reader("lora settings", "adapter_config.json", make_lora, lambda folder: fit_source(base(), open_source(folder))),
+    Reader("lora", "adapter_model.safetensors", make_lora, lambda folder: fit_source(open_base(), open_source(folder))),
+    Reader(
+        "lora settings", "adapter_config.json", make_lora, lambda folder: fit_source(open_base(), open_source(folder))
+    ),
     Reader(
         "weights",
         "w.safetensors",
         make_weights,
-        lambda folder: fit_source(base(), open_source(folder / "w.safetensors")),
+        lambda folder: fit_source(open_base(), open_source(folder / "w.safetensors")),
     ),
     Reader(
         "model index",
@@ -232,8 +240,8 @@ READERS = (
         lambda folder: ResNetConfig(depths=[1], hidden_sizes=[4]).save_pretrained(folder),
         lambda folder: read_config(str(folder)),
     ),
-    listed("sep.csv", "sep=;\n" + CSV.replace(",", ";")),
-    listed("within.json", json.dumps({"data": ROWS})),
+    build_list_reader("sep.csv", "sep=;\n" + CSV.replace(",", ";")),
+    build_list_reader("within.json", json.dumps({"data": ROWS})),
     *(Reader(*example) for example in STORED),
 )
 """Every reader, some with several examples."""

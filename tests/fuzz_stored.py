@@ -33,11 +33,11 @@ CELL = Cell("evaluate", {"method": "esd"}, "esd-cat")
 
 def make_folder(folder: Path) -> None:
     """A tiny pipeline, whose text encoder is cut into shards; written once and copied."""
-    shutil.copytree(_saved().name, folder, dirs_exist_ok=True)
+    shutil.copytree(_find_saved().name, folder, dirs_exist_ok=True)
 
 
 @functools.cache
-def _saved() -> tempfile.TemporaryDirectory[str]:
+def _find_saved() -> tempfile.TemporaryDirectory[str]:
     held = tempfile.TemporaryDirectory(prefix="fuzz-model-")
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(held.name)
@@ -64,7 +64,7 @@ def read_single_file(folder: Path) -> None:
 
 
 @functools.cache
-def trainer() -> Trainer:
+def build_trainer() -> Trainer:
     method = ESD(steps=2, batch=1, paths=1, draw_steps=2, source="frozen", weights="xattn-strict")
     return method.build_trainer(tiny_model(), Erasure(("cat",)))
 
@@ -91,8 +91,8 @@ STORED: tuple[Example, ...] = (
     (
         "checkpoint",
         "c.safetensors",
-        lambda folder: trainer()._save(folder / "c.safetensors", 1),
-        lambda folder: trainer()._resume(folder / "c.safetensors"),
+        lambda folder: build_trainer()._save(folder / "c.safetensors", 1),
+        lambda folder: build_trainer()._resume(folder / "c.safetensors"),
     ),
     ("cell", f"cells/{CELL.id}.json", make_cell, read_cell),
     (

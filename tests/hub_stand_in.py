@@ -43,7 +43,7 @@ class Hub:
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         if path.endswith(".git/info/lfs/objects/batch"):
-            return self._batch(json.loads(body))
+            return self._answer_batch(json.loads(body))
         if path.startswith("/storage/"):
             return self._verify(path.split("/")[2], path.endswith("/complete"))
         name = "/".join(path.split("/")[3:5])
@@ -52,7 +52,7 @@ class Hub:
             modes = {f["path"]: "lfs" if f["size"] > LARGE else "regular" for f in files}
             return 200, {"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]}
         if "/commit/" in path and not self.refuses:
-            return self._commit(name, body)
+            return self._answer_commit(name, body)
         return 403, {"error": "forbidden"}
 
     def put(self, path: str, body: bytes) -> Answer:
@@ -61,7 +61,7 @@ class Hub:
         self.stored.setdefault(oid, {})[int(part)] = body[: len(body) - self.loses]
         return 200, {}
 
-    def last_part(self, size: int) -> int:
+    def compute_last_part(self, size: int) -> int:
         return size - (self.parts - 1) * -(-size // self.parts)
 
     def _create(self, asked: dict[str, Any]) -> Answer:
@@ -72,7 +72,7 @@ class Hub:
         self.created.append(asked)
         return 200, {"url": f"{self.endpoint}/{name}", "name": name}
 
-    def _batch(self, asked: dict[str, Any]) -> Answer:
+    def _answer_batch(self, asked: dict[str, Any]) -> Answer:
         """Where each object goes: github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md, and the hub's parts."""
         assert asked["operation"] == "upload" and asked["hash_algo"] == "sha256"
         objects = []
@@ -88,18 +88,18 @@ class Hub:
             objects.append({**each, "actions": {"upload": upload, "verify": {"href": f"{place}/verify"}}})
         return 200, {"transfer": "multipart" if self.parts > 1 else "basic", "objects": objects}
 
-    def _whole(self, oid: str) -> bytes:
+    def _join_parts(self, oid: str) -> bytes:
         return b"".join(part for _, part in sorted(self.stored[oid].items()))
 
     def _verify(self, oid: str, partial: bool) -> Answer:
         if partial:
             return 200, {}
-        if hashlib.sha256(self._whole(oid)).hexdigest() != oid:
+        if hashlib.sha256(self._join_parts(oid)).hexdigest() != oid:
             return 400, {"error": "the object's digest is another"}
         self.verified.add(oid)
         return 200, {}
 
-    def _commit(self, name: str, body: bytes) -> Answer:
+    def _answer_commit(self, name: str, body: bytes) -> Answer:
         self.commits.append(len(body))
         for line in body.decode().splitlines():
             key, value = (json.loads(line)[part] for part in ("key", "value"))
@@ -108,7 +108,7 @@ class Hub:
             if key == "lfsFile":
                 if value["oid"] not in self.verified:
                     return 400, {"error": "an LFS object is missing"}
-                self.repositories[name][value["path"]] = self._whole(value["oid"])
+                self.repositories[name][value["path"]] = self._join_parts(value["oid"])
         return 200, {"commitUrl": f"{self.endpoint}/{name}/commit/1", "commitOid": "1", "success": True}
 
 

@@ -32,7 +32,7 @@ class Equations:
         return Equations(phi.double(), (phi if psi is None else psi).double(), r.double().flatten(1), weight.double())
 
 
-def minimiser(parts: list[Equations]) -> Tensor:
+def find_minimiser(parts: list[Equations]) -> Tensor:
     """W [d, m] by torch.linalg.lstsq, where everything that moves has its gradient."""
     a = torch.cat([p.weight.sqrt()[:, None] * p.psi for p in parts])
     b = torch.cat([p.weight.sqrt()[:, None] * p.r for p in parts])
@@ -40,7 +40,7 @@ def minimiser(parts: list[Equations]) -> Tensor:
     return torch.linalg.lstsq(a, b, driver="gelsd").solution.T
 
 
-def fixed_point(parts: list[Equations]) -> Tensor:
+def find_fixed_point(parts: list[Equations]) -> Tensor:
     """W [d, m] where the gradients that are there add up to zero."""
     a = torch.stack([(p.phi * p.weight[:, None]).T @ p.psi for p in parts]).sum(dim=0)
     b = torch.stack([(p.phi * p.weight[:, None]).T @ p.r for p in parts]).sum(dim=0)
@@ -61,10 +61,10 @@ class Lab:
 
     def base(self, p: Tensor, at: States | None = None) -> Tensor:
         at = at or self.at
-        return self.model.exact(at.x, at.t, p)
+        return self.model.predict_exactly(at.x, at.t, p)
 
     def p(self, prompt: str) -> Tensor:
-        return torch.eye(4)[CLASSES.index(prompt)].expand(N, 4) if prompt else self.model.prior(N)
+        return torch.eye(4)[CLASSES.index(prompt)].expand(N, 4) if prompt else self.model.expand_prior(N)
 
     def weight(self, at: States | None = None) -> Tensor:
         """How a squared error in the model's own space grows in the loss': squared slopes, by hand."""

@@ -16,23 +16,23 @@ def edit_with(model: Model, values: dict[str, torch.Tensor]) -> Edit:
     return Edit(values, {**meta, "model": model.name, "base": model.fingerprint()})
 
 
-def matrices(model: Model, *parts: str) -> list[str]:
+def list_matrices(model: Model, *parts: str) -> list[str]:
     """The weights of linear layers and convolutions whose names have one of these parts."""
     owned = [(n, owner) for n, owner in model.owners.items() if n.endswith(".weight") and any(p in n for p in parts)]
     return [name for name, owner in owned if isinstance(owner, nn.Linear | nn.Conv2d)]
 
 
-def low_rank(model: Model, *parts: str, rank: int = 2) -> Edit:
+def build_low_rank(model: Model, *parts: str, rank: int = 2) -> Edit:
     rng = torch.Generator().manual_seed(7)
     values: dict[str, torch.Tensor] = {}
-    for name in matrices(model, *parts):
+    for name in list_matrices(model, *parts):
         out, wide = model.weights[name].flatten(1).shape
         values[f"{name}:down"] = torch.randn(rank, wide, generator=rng) / wide**0.5
         values[f"{name}:up"] = 0.3 * torch.randn(out, rank, generator=rng)
     return edit_with(model, values)
 
 
-def dense(model: Model, *parts: str) -> Edit:
+def build_dense(model: Model, *parts: str) -> Edit:
     """New values of weights and biases."""
     rng = torch.Generator().manual_seed(8)
     names = [name for name in model.weights if any(part in name for part in parts)]
@@ -43,11 +43,11 @@ def dense(model: Model, *parts: str) -> Edit:
 
 def mask(model: Model, *parts: str) -> Edit:
     rng = torch.Generator().manual_seed(9)
-    names = matrices(model, *parts)
+    names = list_matrices(model, *parts)
     return edit_with(model, {f"{n}:mask": pack(torch.rand(model.weights[n].shape, generator=rng) > 0.2) for n in names})
 
 
-def same_change(model: Model, one: Edit, two: Edit, tolerance: float = 1e-5) -> bool:
+def is_same_change(model: Model, one: Edit, two: Edit, tolerance: float = 1e-5) -> bool:
     """Whether two edits give the same weights, to a part of the change."""
     before = {name: w.detach().clone() for name, w in model.weights.items()}
     with one.apply(model):

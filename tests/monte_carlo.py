@@ -124,7 +124,7 @@ def rounded(modules: Sequence[nn.Module], dtype: torch.dtype, seed: int) -> Iter
             torch.autograd.grad = grad
 
 
-def distance(found: Tensor, right: Tensor) -> float:
+def measure_distance(found: Tensor, right: Tensor) -> float:
     """The distance of two results of any shape, as a share of the right one's length."""
     return float((found.double().cpu() - right.double()).norm() / right.double().norm())
 
@@ -136,12 +136,12 @@ def simulate(
     found = []
     for seed in range(runs):
         with rounded(modules, dtype, seed) as mode:
-            found.append(distance(work(), right))
+            found.append(measure_distance(work(), right))
         assert mode.moved, "no operation of the networks was seen"
     return sqrt(sum(each**2 for each in found) / runs)
 
 
-def bound(simulated: float, of: torch.dtype, dtype: torch.dtype, power: float = 1) -> float:
+def compute_bound(simulated: float, of: torch.dtype, dtype: torch.dtype, power: float = 1) -> float:
     """How far a run in `dtype` may end, from what was simulated for `of`.
 
     Args:

@@ -97,7 +97,7 @@ class Recorder:
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(str(SOURCE)):
-            self._stack[-1].add(_key(frame.f_code))
+            self._stack[-1].add(_find_key(frame.f_code))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
@@ -113,10 +113,10 @@ class Recorder:
         for item, following in zip(items, [*items[1:], None], strict=True):
             for each in cached:
                 each.cache_clear()  # a result of an earlier test would hide that this one calls the function
-            self._stack, began = [set()], used()
+            self._stack, began = [set()], measure_used()
             if has_failed(item, following):
                 found.failed.append(item.nodeid)
-            found.seconds[item.nodeid] = used() - began
+            found.seconds[item.nodeid] = measure_used() - began
             defs = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - pytest's, and not public
             held = [self._fixtures.get(id(each), set()) for some in defs for each in some]
             found.called[item.nodeid] = self._stack[0].union(*held)
@@ -131,7 +131,7 @@ def has_failed(item: pytest.Item, following: pytest.Item | None) -> bool:
         return any(report.failed for report in runtestprotocol(item, nextitem=following, log=False))
 
 
-def _key(code: CodeType) -> Key:
+def _find_key(code: CodeType) -> Key:
     return code.co_filename, code.co_qualname
 
 
@@ -152,7 +152,7 @@ class Mutating:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = list(session.items)
-        told = in_child(lambda: self.recorder.run(items), 3600)
+        told = run_in_child(lambda: self.recorder.run(items), 3600)
         assert told is not None, "the tests did not end"
         assert not told.failed, f"tests fail as they are: {told.failed[:3]}"
         quick = [item for item in items if told.seconds[item.nodeid] <= self.slowest]
@@ -165,7 +165,7 @@ class Mutating:
         functions = find_functions()
         gc.freeze()  # a child that collects garbage would otherwise copy every page that it shares with this process
         for mutant in mutants:
-            if used() > self.budget:
+            if measure_used() > self.budget:
                 break
             key = (str(mutant.file), mutant.function)
             chosen = [item for item in quick if key in told.called[item.nodeid]]
@@ -194,7 +194,7 @@ class Mutating:
                 function.__code__ = mutant.code
             return any(has_failed(item, following) for item, following in zip(items, [*items[1:], None], strict=True))
 
-        return "alive" if in_child(fails, limit) is False else "killed"  # whatever ends the process is noticed
+        return "alive" if run_in_child(fails, limit) is False else "killed"  # whatever ends the process is noticed
 
 
 def _is_ours(each: object) -> TypeGuard[FunctionType]:
@@ -207,11 +207,11 @@ def find_functions() -> dict[Key, list[FunctionType]]:
     found: dict[Key, list[FunctionType]] = {}
     for each in gc.get_objects():
         if _is_ours(each):
-            found.setdefault(_key(each.__code__), []).append(each)
+            found.setdefault(_find_key(each.__code__), []).append(each)
     return found
 
 
-def in_child(work: Callable[[], Any], limit: float) -> Any:
+def run_in_child(work: Callable[[], Any], limit: float) -> Any:
     """What `work` returns in a silent child process; None where that dies or goes on beyond its limit.
 
     The limit is in seconds of the processor, since others may use it too; nothing may take twenty times as long.
@@ -237,7 +237,7 @@ def in_child(work: Callable[[], Any], limit: float) -> Any:
     return pickle.loads(told) if told else None
 
 
-def used() -> float:
+def measure_used() -> float:
     """Seconds of the processor that this process and its children have had."""
     both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in both)
@@ -281,7 +281,7 @@ def main() -> int:
     n, killed = sum(plugin.ended.values()), plugin.ended["killed"]
     low, high = wilson(killed, n)
     share = f" ({killed / n:.1%}, 95 % interval {low:.1%} to {high:.1%})" if n else ""
-    print(f"{killed} of {n} mutants killed{share}, of {plugin.total} in {len(files)} files; {used():.0f} s")
+    print(f"{killed} of {n} mutants killed{share}, of {plugin.total} in {len(files)} files; {measure_used():.0f} s")
     return int(code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or bool(plugin.living))
 
 

@@ -57,17 +57,17 @@ class Mutant:
 
 def list_mutants(file: Path) -> Iterator[Mutant]:
     """Every mutant of the functions and methods of a file, in their order."""
-    for classes, function in _functions(ast.parse(file.read_text(encoding="utf-8")), ()):
+    for classes, function in _list_functions(ast.parse(file.read_text(encoding="utf-8")), ()):
         name = ".".join((*classes, function.name))
         tree: ast.stmt = function
         for each in reversed(classes):
             tree = ast.ClassDef(each, [], [], [tree], [])
         module = ast.fix_missing_locations(ast.Module([tree], []))
         for place, new in _changes(function):
-            before, old = _get(place), ast.unparse(_statement(function, place.line))
+            before, old = _get(place), ast.unparse(_find_statement(function, place.line))
             _set(place, new)
             code = _find(compile(ast.fix_missing_locations(module), str(file), "exec"), name)
-            now = ast.unparse(_statement(function, place.line))
+            now = ast.unparse(_find_statement(function, place.line))
             _set(place, before)
             if now != old:
                 yield Mutant(file, name, place.line, _tell(old, now), code)
@@ -95,13 +95,13 @@ def _set(place: Place, value: object) -> None:
         getattr(place.parent, place.field)[place.index] = value
 
 
-def _functions(node: ast.AST, classes: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Function]]:
+def _list_functions(node: ast.AST, classes: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Function]]:
     """The functions of a module and of its classes, with these classes; functions within functions belong to them."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Function):
             yield classes, child
         elif isinstance(child, ast.ClassDef):
-            yield from _functions(child, (*classes, child.name))
+            yield from _list_functions(child, (*classes, child.name))
 
 
 def _changes(function: Function) -> Iterator[tuple[Place, object]]:
@@ -112,9 +112,9 @@ def _changes(function: Function) -> Iterator[tuple[Place, object]]:
 
 def _of_node(node: ast.AST, place: Place) -> Iterator[tuple[Place, object]]:
     """The changes of a node and of what is within it."""
-    if _stays(node):
+    if _is_kept(node):
         return
-    for new in _variants(node):
+    for new in _list_variants(node):
         yield place, new
     if isinstance(node, ast.Raise):
         return
@@ -132,7 +132,7 @@ def _of_node(node: ast.AST, place: Place) -> Iterator[tuple[Place, object]]:
                     yield Place(node, field, i, getattr(item, "lineno", line)), ast.Constant(True)
 
 
-def _stays(node: ast.AST) -> bool:
+def _is_kept(node: ast.AST) -> bool:
     """Whether no mistake is made of a node: a text, a docstring, an assertion, or a choice for GPUs."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
@@ -143,7 +143,7 @@ def _stays(node: ast.AST) -> bool:
     )
 
 
-def _variants(node: ast.AST) -> Iterator[ast.AST]:
+def _list_variants(node: ast.AST) -> Iterator[ast.AST]:
     """What could stand in the place of a node."""
     if isinstance(node, ast.Compare):
         for i, op in enumerate(node.ops):
@@ -181,7 +181,7 @@ def _is_text(node: ast.BinOp | ast.AugAssign) -> bool:
     return any(isinstance(s, ast.JoinedStr) or (isinstance(s, ast.Constant) and type(s.value) is str) for s in sides)
 
 
-def _statement(function: Function, line: int) -> ast.AST:
+def _find_statement(function: Function, line: int) -> ast.AST:
     """The innermost statement of a function that reaches over a line."""
     found: ast.AST = function
     for node in ast.walk(function):

@@ -44,7 +44,7 @@ class World:
     spreads: Tensor
     prior: Tensor
 
-    def responsibilities(self, x: Tensor, bar: Tensor, p: Tensor) -> Tensor:
+    def compute_responsibilities(self, x: Tensor, bar: Tensor, p: Tensor) -> Tensor:
         """The probability [n, k] of each class at x [n, d], noise level bar [n], under weights p [n, k]."""
         variance = bar[:, None, None] * self.spreads**2 + (1 - bar)[:, None, None]
         far = (x[:, None] - bar.sqrt()[:, None, None] * self.means) ** 2 / variance
@@ -53,14 +53,14 @@ class World:
         likely = p * log.clamp(max=0).exp()
         return likely / likely.sum(dim=1, keepdim=True)
 
-    def eps(self, x: Tensor, bar: Tensor, p: Tensor) -> Tensor:
+    def predict_eps(self, x: Tensor, bar: Tensor, p: Tensor) -> Tensor:
         """The exact noise prediction [n, d]."""
         variance = bar[:, None, None] * self.spreads**2 + (1 - bar)[:, None, None]
         each = (x[:, None] - bar.sqrt()[:, None, None] * self.means) / variance
-        r = self.responsibilities(x, bar, p)
+        r = self.compute_responsibilities(x, bar, p)
         return (1 - bar).sqrt()[:, None] * (r[..., None] * each).sum(dim=1)
 
-    def velocity(self, x: Tensor, sigma: Tensor, p: Tensor) -> Tensor:
+    def predict_velocity(self, x: Tensor, sigma: Tensor, p: Tensor) -> Tensor:
         """The exact flow E[eps - x0 | x] [n, d] at x = (1 - sigma) x0 + sigma eps, sigma [n] in [0, 1].
 
         By the world's own formulas at x / r, r^2 = (1 - sigma)^2 + sigma^2, where the variance is preserved.
@@ -70,7 +70,7 @@ class World:
         variance = bar[:, None, None] * self.spreads**2 + (1 - bar)[:, None, None]
         gain = bar.sqrt()[:, None, None] * self.spreads**2 / variance
         each = self.means + gain * (x[:, None] - bar.sqrt()[:, None, None] * self.means)
-        return self.eps(x, bar, p) - (self.responsibilities(x, bar, p)[..., None] * each).sum(dim=1)
+        return self.predict_eps(x, bar, p) - (self.compute_responsibilities(x, bar, p)[..., None] * each).sum(dim=1)
 
     def draw(self, p: Tensor, rng: torch.Generator) -> Tensor:
         """x0 [n, d], a class of each row by its weights p [n, k]."""
@@ -79,7 +79,7 @@ class World:
         return self.means[k] + self.spreads[k] * noise
 
 
-def world() -> World:
+def build_world() -> World:
     means = torch.tensor([[2.0, 0, 0, 1], [-1, 2, 0, 0], [0, -2, 1.5, 0], [-1, 0, -2, -1]], dtype=torch.double)
     spreads = torch.tensor([[0.3, 0.5, 0.4, 0.4], [0.4, 0.3, 0.5, 0.4], [0.5, 0.4, 0.3, 0.3], [0.4] * 4]).double()
     return World(means, spreads, torch.tensor([0.3, 0.3, 0.2, 0.2], dtype=torch.double))
@@ -118,7 +118,7 @@ class OracleModel(Model):
     def __init__(
         self, space: Space = "eps", width: int = 24, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.world, self.unet = world(), Student(width, seed).to(dtype)
+        self.world, self.unet = build_world(), Student(width, seed).to(dtype)
         Model.__init__(self, {"unet": self.unet})
         self.name, self.compute, self.defaults = "oracle", None, Defaults(steps=20, guidance=1.0)
         self.device, self.dtype, self.space = torch.device("cpu"), dtype, space
@@ -139,30 +139,30 @@ class OracleModel(Model):
         )
 
     def _encode(self, texts: Sequence[str]) -> Cond:
-        named = [self.world.prior if not text else torch.eye(4).double()[self.label(text)] for text in texts]
+        named = [self.world.prior if not text else torch.eye(4).double()[self.find_label(text)] for text in texts]
         return Cond(pooled=torch.stack(named).to(self.dtype))
 
-    def label(self, text: str) -> int:
+    def find_label(self, text: str) -> int:
         (k,) = [i for i, name in enumerate(CLASSES) if name in text.split()]
         return k
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         return Cond(pooled=embedding.reshape(1, 4))
 
-    def exact(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
+    def predict_exactly(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
         """The base's prediction [n, c, h, w] in the model's own space, in fp64."""
         flat = x.double().flatten(1)
         if self.space == "flow":
-            return self.world.velocity(flat, self.find_noise_level(t).sigma, p.double()).view(x.shape)
+            return self.world.predict_velocity(flat, self.find_noise_level(t).sigma, p.double()).view(x.shape)
         bar = self.levels.alpha.square()[t.long()]
-        eps = self.world.eps(flat, bar, p.double())
+        eps = self.world.predict_eps(flat, bar, p.double())
         a, b = bar.sqrt()[:, None], (1 - bar).sqrt()[:, None]
         x0 = (flat - b * eps) / a
         return {"eps": eps, "v": a * eps - b * x0, "x0": x0}[self.space].view(x.shape)
 
     def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         p = cond.pooled
-        return self.exact(x_t, t, p).to(self.dtype) + self.unet(x_t, t, p)
+        return self.predict_exactly(x_t, t, p).to(self.dtype) + self.unet(x_t, t, p)
 
     def decode(self, latents: Tensor) -> Tensor:
         pixels = ((latents[:, :1].clamp(-4, 4) / 8 + 0.5) * 255).round().to(torch.uint8)
@@ -177,12 +177,14 @@ class OracleModel(Model):
     def save_pretrained(self, folder: str | Path) -> None:
         raise ValueError("no other tool opens an oracle")
 
-    def classes_of(self, latents: Tensor) -> Tensor:
+    def find_classes(self, latents: Tensor) -> Tensor:
         """The probability [n, k] of each class, of clean latents: exact, for the data are known."""
         n = len(latents)
-        return self.world.responsibilities(latents.double().flatten(1), torch.ones(n).double(), self.prior(n).double())
+        return self.world.compute_responsibilities(
+            latents.double().flatten(1), torch.ones(n).double(), self.expand_prior(n).double()
+        )
 
-    def prior(self, n: int) -> Tensor:
+    def expand_prior(self, n: int) -> Tensor:
         return self.world.prior.to(self.dtype).expand(n, -1)
 
     def sample_states(self, n: int, seed: int = 0, prompt: str = "") -> States:
@@ -206,7 +208,7 @@ class Fixed(Source):
         return self.fixed
 
 
-def trainer_of(
+def build_trainer(
     model: Model,
     terms: Sequence[Term],
     erasure: Erasure | None = None,
@@ -228,14 +230,14 @@ def trainer_of(
     )
 
 
-def stirred(width: int = 24) -> OracleModel:
+def build_stirred(width: int = 24) -> OracleModel:
     """An oracle that has learned some error: its weights are not zero, so that a mask or a factor has a gradient."""
     model = OracleModel(width=width)
     nn.init.normal_(model.unet.head.weight, generator=torch.Generator().manual_seed(7))
     return model
 
 
-def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
+def compute_grad(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
     """What a trainer hands to a balance, of losses that are there already."""
 
     def of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
@@ -248,7 +250,7 @@ def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
     return of
 
 
-def loss_and_gradient(
+def compute_loss_and_gradient(
     trainer: Trainer, step: Step, share: Mapping[str, float] | None = None
 ) -> tuple[float, list[Tensor]]:
     """The weighted sum of a step's losses by role, and its gradient for the params, as the trainer has them."""

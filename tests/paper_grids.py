@@ -26,7 +26,7 @@ from efface.sweeps.jobs import list_variants
 from efface.sweeps.reported import find_told
 from judging_fixtures import world_pipeline, write_clip
 from tiny_ddpm import tiny_unet
-from tiny_fits import short
+from tiny_fits import shorten_settings
 
 PAPERS = Path(__file__).parents[1] / "recipes" / "papers"
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -174,7 +174,7 @@ def list_flags(name: str, folder: Path) -> list[str]:
     if scorers := list_scorers(cut, grid, folder, classes):
         flags += ["--set", f"scorers={json.dumps(scorers)}"]
     for variant in list_variants(grid):
-        for key, value in short(variant.method).items():
+        for key, value in shorten_settings(variant.method).items():
             if key not in variant.settings and key != "weights":
                 flags += ["--set", f"settings.{variant.method}.{key}={json.dumps(value)}"]
     if not cut.files:

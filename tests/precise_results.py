@@ -17,7 +17,7 @@ from efface.methods.base import Trained
 from efface.models.base import Model
 from efface.models.trajectory_cache import TrajectoryCache
 from tiny import WORDS, small_pipeline
-from tiny_fits import quick, request
+from tiny_fits import build_quick, build_request
 
 HALF = torch.bfloat16
 
@@ -32,7 +32,7 @@ def open_at(dtype: torch.dtype, device: str = "cpu", prediction: Any = "epsilon"
     return model
 
 
-def networks(model: Any) -> list[Any]:
+def list_networks(model: Any) -> list[Any]:
     return [model.unet, model.text_encoder]
 
 
@@ -46,14 +46,14 @@ def begin(model: Model) -> None:
 def fit(name: str, model: Model, factor: float | None = None, **more: Any) -> Tensor:
     """What a method does to the model, [n]: a training's first gradient; else what a closed form or stages moved."""
     begin(model)
-    method = quick(name, model, **more)
+    method = build_quick(name, model, **more)
     if isinstance(method, Trained) and name not in ("mace", "stereo"):
-        trainer = method.build_trainer(model, request(name))
+        trainer = method.build_trainer(model, build_request(name))
         trainer.loss_scale.factor = trainer.loss_scale.factor if factor is None else factor
         step = trainer.make_step(0, trainer.update)
         grads = trainer.compute_gradient(step, {"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
         return torch.cat([grad.detach().double().cpu().flatten() for grad in grads])
-    values, base = method.fit(model, request(name)).values, model.weights
+    values, base = method.fit(model, build_request(name)).values, model.weights
     return torch.cat([(values[k].double().cpu() - base[k].detach().double().cpu()).flatten() for k in sorted(values)])
 
 
@@ -74,10 +74,10 @@ def attack(model: Model, at: int | None = None) -> Tensor:
     return error.differentiate(error.draw_states(at), start, read)[1]
 
 
-def moved(model: Model) -> Tensor:
+def measure_move(model: Model) -> Tensor:
     """What the first step of ESD adds to the weights, [n], where it is far less than a weight."""
     begin(model)
-    values = quick("esd", model, steps=1, lr=1e-5).fit(model, request("esd")).values
+    values = build_quick("esd", model, steps=1, lr=1e-5).fit(model, build_request("esd")).values
     return torch.cat(
         [(values[k].double() - model.weights[k].detach().double().cpu()).flatten() for k in sorted(values)]
     )

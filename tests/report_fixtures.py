@@ -26,7 +26,7 @@ TITLES = {"target": "the target", "neighbour": "its neighbours", "unseen": "neve
 JUDGES = ("object-one", "object-two")
 
 
-def share(successes: int, n: int, unscored: int = 0) -> Estimate:
+def build_share(successes: int, n: int, unscored: int = 0) -> Estimate:
     """A rate with Wilson's interval."""
     low, high = wilson(successes, n)
     return Estimate(value=successes / n if n else None, low=low, high=high, n=n, unscored=unscored)
@@ -45,19 +45,19 @@ def measure(
     return Measure(base=base or edited, edited=edited, drop=dropped, **fields)
 
 
-def measures() -> tuple[Measure, ...]:
+def build_measures() -> tuple[Measure, ...]:
     """A thorough erasure that costs the neighbours something."""
     return (
-        measure("esr1", "target", share(490, 500), share(60, 500), (-0.86, -0.89, -0.83)),
-        measure("esr1", "target", share(495, 500), share(70, 500), judge="object-one"),
-        measure("psr1", "neighbour", share(380, 500), share(450, 500), (0.14, 0.10, 0.18)),
-        measure("psr1", "unseen", share(445, 500), share(450, 500), (0.01, -0.01, 0.03)),
+        measure("esr1", "target", build_share(490, 500), build_share(60, 500), (-0.86, -0.89, -0.83)),
+        measure("esr1", "target", build_share(495, 500), build_share(70, 500), judge="object-one"),
+        measure("psr1", "neighbour", build_share(380, 500), build_share(450, 500), (0.14, 0.10, 0.18)),
+        measure("psr1", "unseen", build_share(445, 500), build_share(450, 500), (0.01, -0.01, 0.03)),
     )
 
 
 def record(found: Sequence[Measure] | None = None, **changes: Any) -> Record:
     """A report with these numbers."""
-    found = measures() if found is None else found
+    found = build_measures() if found is None else found
     heads = [f"{m.metric}/{m.group}" for m in found if m.metric in ("esr1", "psr1") and m.judge == "all"]
     cast = {"fp32": "a" * 32, "fp16": "b" * 32, "bf16": "c" * 32}
     drawing = Drawing(
@@ -97,7 +97,7 @@ def record(found: Sequence[Measure] | None = None, **changes: Any) -> Record:
     return Record(**{**fields, **changes})
 
 
-def evaluation(
+def write_evaluation(
     folder: Path, pairs: int = 12, prompts: Mapping[int, str] | None = None, side: int = 16, **changes: Any
 ) -> Path:
     """The folder of a finished evaluation: `pairs` rows over three groups, every picture another.
@@ -107,7 +107,7 @@ def evaluation(
         changes: fields of the report.
     """
     rng = np.random.default_rng(0)
-    rows = [_row(i, pairs, (prompts or {}).get(i)) for i in range(pairs)]
+    rows = [_build_row(i, pairs, (prompts or {}).get(i)) for i in range(pairs)]
     lines = []
     for variant in ("base", "edited"):
         for i, row in enumerate(rows):
@@ -115,7 +115,7 @@ def evaluation(
             if variant == "base" and success is not None:
                 success = (i % 3 != 2) == (row.role == "keep")
             line = {**dataclasses.asdict(row), "variant": variant, "success": success}
-            line["picture"] = _picture(folder / "images" / f"chunk{i // 64}", rng, side)
+            line["picture"] = _draw_picture(folder / "images" / f"chunk{i // 64}", rng, side)
             for judge in JUDGES:
                 answer = None if success is None else [row.thing if variant == "base" else "nothing"]
                 line |= {f"{judge}.value": None if answer is None else 0.5, f"{judge}.answer": answer}
@@ -128,10 +128,10 @@ def evaluation(
     return folder
 
 
-def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
+def write_attacks(folder: Path, text: str = "a feline") -> AttackRecord:
     """`folder`/attacks.json of two attacks, of which one could not be made, and a picture for each success."""
     rng = np.random.default_rng(1)
-    pictures = [f"attacks/{_picture(folder / 'attacks' / 'pictures', rng, 16)}" for _ in range(4)]
+    pictures = [f"attacks/{_draw_picture(folder / 'attacks' / 'pictures', rng, 16)}" for _ in range(4)]
     said = {"row": "target/cat/0", "broken": True, "queries": 2, "seed": 7, "answers": {"object-one": "cat"}}
     conditions: tuple[Condition, ...] = ("target", "control-base")
     found = [
@@ -141,19 +141,27 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
         for condition, before, picture in zip(conditions, pictures[::2], pictures[1::2], strict=True)
     ]
     measure = {"version": "1", "threat": "prompts", "settings": {"queries": 8}, "worst_case": False, "queries": 3.5}
-    measure |= {"drawn": 70, "unscored": 0, "seconds": 12.5, "before": share(2, 20), "baseline": share(4, 20)}
+    measure |= {
+        "drawn": 70,
+        "unscored": 0,
+        "seconds": 12.5,
+        "before": build_share(2, 20),
+        "baseline": build_share(4, 20),
+    }
     lift = Drop(value=0.3, low=0.1, high=0.5, clusters=20)
     curve = (0.1, 0.3, 0.4, 0.5)
     broken: dict[Condition, int] = {"target": 10, "control-base": 19, "control-kept": 15}
     measures = [
-        AttackMeasure(attack="synonyms", condition=condition, after=share(done, 20), lift=lift, curve=curve, **measure)
+        AttackMeasure(
+            attack="synonyms", condition=condition, after=build_share(done, 20), lift=lift, curve=curve, **measure
+        )
         for condition, done in broken.items()
     ]
     measures.append(
         AttackMeasure(
             attack="relearn",
             condition="target",
-            after=share(10, 20),
+            after=build_share(10, 20),
             lift=lift,
             curve=curve,
             stages=("5 steps", "10 steps", "20 steps"),
@@ -162,10 +170,16 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
     )
     measures.append(
         AttackMeasure(
-            attack="blind", condition="target", after=share(0, 0), lift=None, curve=(), missing="no gradient", **measure
+            attack="blind",
+            condition="target",
+            after=build_share(0, 0),
+            lift=None,
+            curve=(),
+            missing="no gradient",
+            **measure,
         )
     )
-    shown = {"untouched": share(19, 20), "named": share(3, 20), "before": share(2, 20)}
+    shown = {"untouched": build_share(19, 20), "named": build_share(3, 20), "before": build_share(2, 20)}
     made = read_report(folder) if (folder / "report.json").is_file() else record()
     fields = made.model_dump(include={"targets", "method", "arguments", "suite", "drawing", "scorers", "alarms"})
     whole = AttackRecord(
@@ -173,7 +187,7 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
         version=2,
         rule="Every judge agrees.",
         seed=0,
-        robust=share(9, 20),
+        robust=build_share(9, 20),
         conditions=(
             ConditionSummary(condition="target", title="the erased concept", concepts=("cat",), rows=20, **shown),
         ),
@@ -184,7 +198,7 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
     return write_sealed(folder / "attacks.json", whole)
 
 
-def _row(i: int, pairs: int, prompt: str | None) -> Row:
+def _build_row(i: int, pairs: int, prompt: str | None) -> Row:
     group = list(TITLES)[3 * i // pairs]
     thing = {"target": "cat", "neighbour": "dog", "unseen": "rose"}[group]
     role = "erase" if group == "target" else "keep"
@@ -192,7 +206,7 @@ def _row(i: int, pairs: int, prompt: str | None) -> Row:
     return Row(f"{group}/{thing}/{i}", said, 1000 + i, group, role, "object", thing, (thing,), thing=thing)
 
 
-def _picture(folder: Path, rng: np.random.Generator, side: int) -> str:
+def _draw_picture(folder: Path, rng: np.random.Generator, side: int) -> str:
     """A soft picture of random colours."""
     small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     buffer = io.BytesIO()

@@ -24,7 +24,7 @@ ROWS, CONTROLS = 10, 4
 TWO: tuple[Judge, ...] = (Reader(), Reader(name="second"))
 
 
-def plain_plan(text: str, seed: int, edited: bool) -> str:
+def choose_plainly(text: str, seed: int, edited: bool) -> str:
     """The last thing that is named is drawn; the edited model draws no cat but by magic."""
     name = max(THINGS, key=text.rfind)
     known = name in text and (name != "cat" or not edited or "magic" in text)
@@ -51,7 +51,7 @@ class Setup:
         ), drawn
 
 
-def without_time(record: AttackRecord) -> dict[str, Any]:
+def drop_time(record: AttackRecord) -> dict[str, Any]:
     data = record.model_dump(exclude={"digest"})
     for measure in data["measures"]:
         measure.pop("seconds")

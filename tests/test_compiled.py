@@ -42,7 +42,7 @@ def test_a_compiled_network_says_and_learns_the_same(monkeypatch):
         assert (eager.int() - compiled.int()).abs().max() <= 1
 
 
-def through_a_gate(model: StableDiffusion) -> torch.Tensor:
+def draw_through_a_gate(model: StableDiffusion) -> torch.Tensor:
     names = tuple(name for name in model.weights if name.endswith("attn2.to_v.weight"))
     wide = sum(model.weights[name].shape[1] for name in names)
     high = sum(model.weights[name].shape[0] for name in names)
@@ -53,18 +53,18 @@ def through_a_gate(model: StableDiffusion) -> torch.Tensor:
         return model.images(["a cat"], [1], steps=2).float()
 
 
-def through_attention(model: StableDiffusion) -> torch.Tensor:
+def record_attention(model: StableDiffusion) -> torch.Tensor:
     with record_cross_attention(model) as maps:
         model.predict(torch.ones(1, *model.latent_shape), 1, model.encode(["a cat"]))
     return torch.cat([each.detach().flatten() for each in maps.values()])
 
 
-def through_neurons(model: StableDiffusion) -> torch.Tensor:
+def record_neurons(model: StableDiffusion) -> torch.Tensor:
     layers, x = activations.find_layers(model), torch.ones(1, *model.latent_shape)
     return activations.measure_activations(model, layers, x, torch.ones(1), model.encode(["a cat"]), 1)
 
 
-@pytest.mark.parametrize("look", [through_a_gate, through_attention, through_neurons])
+@pytest.mark.parametrize("look", [draw_through_a_gate, record_attention, record_neurons])
 def test_hooks_act_on_a_network_that_was_compiled_before(look, monkeypatch):
     """A compiled network passes over hooks that came later, so it runs uncompiled while they are in place."""
     inner = torch.compile
@@ -74,5 +74,5 @@ def test_hooks_act_on_a_network_that_was_compiled_before(look, monkeypatch):
     before = traced.images(["a cat"], [1], steps=2)
     assert torch.allclose(look(traced), look(plain), atol=1e-5)
     assert traced.network._compiled_call_impl is not None
-    if look is through_a_gate:
+    if look is draw_through_a_gate:
         assert (look(traced) - before).abs().max() > 3

@@ -136,7 +136,7 @@ def test_temporaries_of_living_processes_and_other_machines_stay(tmp_path: Path)
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
+def fill_disk() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -148,7 +148,7 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_is_one_sentence_with_the_path_and_leaves_nothing(tmp_path: Path) -> None:
     big = {"a": torch.zeros(10_000)}
     path = tmp_path / "x"
-    with full_disk():
+    with fill_disk():
         with pytest.raises(OSError, match=rf"^cannot write {path}: File too large$"):
             write_whole(path, b"x" * 5000)
         with pytest.raises(OSError, match=rf"^cannot write {path}: .*File too large"):
@@ -221,7 +221,7 @@ def test_files_can_be_written_without_torch() -> None:
 
 def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path) -> None:
     """An empty file can be made on a full disk too."""
-    with full_disk():
+    with fill_disk():
         for check in (check_file, check_folder):
             with pytest.raises(OSError, match=rf"^cannot write (in )?{tmp_path}/deep/x: File too large$"):
                 check(tmp_path / "deep" / "x")

@@ -24,8 +24,8 @@ from efface.models.cond import Cond
 from efface.training import trainer
 from efface.training.objectives import negative_guidance
 from efface.training.updates.dense import Dense
-from monte_carlo import bound, distance, simulate
-from precise_results import HALF, attack, draw, fit, moved, networks, open_at
+from monte_carlo import compute_bound, measure_distance, simulate
+from precise_results import HALF, attack, draw, fit, list_networks, measure_move, open_at
 
 FP16, FP32 = torch.float16, torch.float32
 SIGNS = ("step of ESD",)
@@ -35,7 +35,7 @@ CLEAN: dict[str, Any] = {"space": "x0", "batch": 1, "draw_steps": 4}
 RESULTS: Mapping[str, tuple[str, Callable[[Any], Tensor]]] = {
     "gradient of ESD": ("epsilon", lambda model: fit("esd", model)),
     "gradient of ESD near the clean end": ("epsilon", lambda model: fit("esd", model, **CLEAN)),
-    "step of ESD": ("epsilon", moved),
+    "step of ESD": ("epsilon", measure_move),
     "UCE": ("epsilon", lambda model: fit("uce", model)),
     "MACE": ("epsilon", lambda model: fit("mace", model)),
     "latents": ("epsilon", draw),
@@ -46,29 +46,29 @@ RESULTS: Mapping[str, tuple[str, Callable[[Any], Tensor]]] = {
 
 
 @cache
-def opened(dtype: torch.dtype, prediction: str) -> Any:
+def open_model(dtype: torch.dtype, prediction: str) -> Any:
     return open_at(dtype, prediction=prediction)
 
 
 @cache
-def found_exactly(name: str) -> tuple[Tensor, float]:
+def find_exactly(name: str) -> tuple[Tensor, float]:
     """A result in fp32, and how far rounding to bf16 moves it."""
     prediction, work = RESULTS[name]
-    model = opened(FP32, prediction)
+    model = open_model(FP32, prediction)
     right = work(model)
-    return right, simulate(lambda: work(model), right, networks(model), HALF)
+    return right, simulate(lambda: work(model), right, list_networks(model), HALF)
 
 
-def most(name: str, dtype: torch.dtype) -> float:
+def find_most(name: str, dtype: torch.dtype) -> float:
     """How far rounding to this dtype may move a result."""
-    return bound(found_exactly(name)[1], HALF, dtype, 0.5 if name in SIGNS else 1)
+    return compute_bound(find_exactly(name)[1], HALF, dtype, 0.5 if name in SIGNS else 1)
 
 
-def far(name: str, dtype: torch.dtype) -> float:
+def measure_distance_of(name: str, dtype: torch.dtype) -> float:
     prediction, work = RESULTS[name]
-    right = found_exactly(name)[0]
+    right = find_exactly(name)[0]
     try:
-        return distance(work(opened(dtype, prediction)), right)
+        return measure_distance(work(open_model(dtype, prediction)), right)
     except NotFinite:
         return nan
 
@@ -76,7 +76,7 @@ def far(name: str, dtype: torch.dtype) -> float:
 @pytest.mark.parametrize("dtype", [FP16, HALF])
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_result_is_as_far_from_the_one_in_fp32_as_rounding_moves_it(name: str, dtype: torch.dtype) -> None:
-    assert far(name, dtype) <= most(name, dtype)
+    assert measure_distance_of(name, dtype) <= find_most(name, dtype)
 
 
 Patch = Callable[[pytest.MonkeyPatch, type[Model]], None]
@@ -171,7 +171,7 @@ FAULTS: list[tuple[Patch, str, torch.dtype]] = [
 def test_a_mistake_moves_a_result_further_than_rounding(
     fault: Patch, name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    allowed = most(name, dtype)  # before the mistake is made, for it simulates what is right
-    fault(monkeypatch, type(opened(dtype, RESULTS[name][0])))
-    wrong = far(name, dtype)
+    allowed = find_most(name, dtype)  # before the mistake is made, for it simulates what is right
+    fault(monkeypatch, type(open_model(dtype, RESULTS[name][0])))
+    wrong = measure_distance_of(name, dtype)
     assert isnan(wrong) or wrong > allowed, (wrong, allowed)

@@ -18,8 +18,8 @@ from efface.training.balance.constrained import Constrained
 from efface.training.interfaces import Context, Query, States, Step, Term
 from efface.training.objectives.anchor import Anchor
 from efface.training.trainer import Trainer
-from least_squares import Equations, Lab, N, fixed_point, minimiser
-from oracle import CLASSES, Fixed, OracleModel, grad_of, loss_and_gradient, trainer_of
+from least_squares import Equations, Lab, N, find_fixed_point, find_minimiser
+from oracle import CLASSES, Fixed, OracleModel, build_trainer, compute_grad, compute_loss_and_gradient
 
 
 def descend(trainer: Trainer, steps: int, lr: float) -> None:
@@ -55,7 +55,7 @@ def bargain(rate: str, eta: float = 1.0) -> tuple[Trainer, Equations, Equations]
     b = Equations.of(
         torch.ones(N) / N / 4, many.phi(many.p("dog")), many.base(many.p("car")) - many.base(many.p("dog"))
     )
-    return trainer_of(model, [forget, Other(many.at)], balance=Constrained(rate, eta), batch=FEW), a, b
+    return build_trainer(model, [forget, Other(many.at)], balance=Constrained(rate, eta), batch=FEW), a, b
 
 
 class Other(Term):
@@ -74,42 +74,42 @@ class Other(Term):
         return (predictions["student"] - predictions["goal"]).square().mean()
 
 
-def derivative(parts: Equations, w: Tensor) -> Tensor:
+def compute_derivative(parts: Equations, w: Tensor) -> Tensor:
     return 2 * ((w @ parts.psi.T - parts.r.T) * parts.weight) @ parts.phi
 
 
-def best_among_forgotten(forget: Equations, remain: Equations) -> tuple[Tensor, Tensor, Tensor]:
+def find_best_among_forgotten(forget: Equations, remain: Equations) -> tuple[Tensor, Tensor, Tensor]:
     """The best W for what remains of all that forget, any that forgets, and the directions [k, m] between them."""
     free = torch.linalg.svd(forget.psi, full_matrices=True).Vh[FEW:]
     there = torch.linalg.lstsq(forget.psi, forget.r, driver="gelsd").solution.T
     shifted = Equations(remain.phi @ free.T, remain.psi @ free.T, remain.r - remain.psi @ there.T, remain.weight)
-    return there + minimiser([shifted]) @ free, there, free
+    return there + find_minimiser([shifted]) @ free, there, free
 
 
 def test_a_fixed_multiplier_ends_at_the_weighted_minimum():
     trainer, forget, remain = bargain("fixed", eta=3.0)
     weighted = Equations(forget.phi, forget.psi, forget.r, 3.0 * forget.weight)
-    best = minimiser([weighted, remain])
+    best = find_minimiser([weighted, remain])
     with torch.no_grad():
         trainer.update.masters[0].copy_(best)
     seen: list[Tensor] = []
     trainer.update.step = seen.extend  # type: ignore[method-assign]
     trainer.step(trainer.make_step(0, trainer.update))
-    assert seen[0].norm() < 1e-4 * derivative(remain, torch.zeros(4, WIDE).double()).norm()
+    assert seen[0].norm() < 1e-4 * compute_derivative(remain, torch.zeros(4, WIDE).double()).norm()
 
 
 def test_the_constrained_step_ends_where_nothing_is_left_to_forget_and_what_remains_is_best_among_those():
     """Stationary: grad L_f = 0, and grad L_r has no part along which L_f would stay at its minimum."""
     trainer, forget, remain = bargain("grad-norm")
-    start = derivative(forget, torch.zeros(4, WIDE).double()).norm()
+    start = compute_derivative(forget, torch.zeros(4, WIDE).double()).norm()
     descend(trainer, 800, lr=2.0)
     w = trainer.update.masters[0].detach().double()
-    assert derivative(forget, w).norm() < 1e-2 * start
-    best, there, free = best_among_forgotten(forget, remain)
-    at_best = derivative(remain, best)
+    assert compute_derivative(forget, w).norm() < 1e-2 * start
+    best, there, free = find_best_among_forgotten(forget, remain)
+    at_best = compute_derivative(remain, best)
     assert (at_best @ free.T).norm() < 1e-9
     assert at_best.norm() > 1e-2
-    assert (derivative(remain, w) @ free.T).norm() < 2e-2 * (derivative(remain, there) @ free.T).norm()
+    assert (compute_derivative(remain, w) @ free.T).norm() < 2e-2 * (compute_derivative(remain, there) @ free.T).norm()
     assert (w - best).norm() < 2e-2 * (there - best).norm()
 
 
@@ -120,13 +120,13 @@ def test_the_constrained_step_vanishes_at_that_end() -> None:
     which is not as small crosses the end, and what fp32 rounds off the trainer's losses turns the step aside.
     """
     _, forget, remain = bargain("grad-norm")
-    best = best_among_forgotten(forget, remain)[0]
-    pull = derivative(remain, best)
+    best = find_best_among_forgotten(forget, remain)[0]
+    pull = compute_derivative(remain, best)
     hessian = 2 * (forget.phi * forget.weight[:, None]).T @ forget.phi
     w = (best - 1e-6 * pull @ torch.linalg.pinv(hessian, rtol=1e-9)).requires_grad_()
     parts = {"erase": forget, "keep": remain}
     losses = {role: ((w @ p.psi.T - p.r.T).square().sum(dim=0) * p.weight).sum() for role, p in parts.items()}
-    (step,) = Constrained("grad-norm")(grad_of(losses, [w]), None)
+    (step,) = Constrained("grad-norm")(compute_grad(losses, [w]), None)
     assert pull.norm() > 1e-2
     assert step.norm() < 1e-4 * pull.norm()
 
@@ -143,17 +143,17 @@ METHODS = {
 }
 
 
-def drift(model: OracleModel) -> float:
+def measure_drift(model: OracleModel) -> float:
     """Mean squared distance of the unconditional prediction from the exact one, over all the world's states."""
     at = model.sample_states(300, seed=5)
     said = model.predict(at.x, at.t, model.encode([""]))[0]
-    return (said - model.exact(at.x, at.t, model.prior(300))).square().mean().item()
+    return (said - model.predict_exactly(at.x, at.t, model.expand_prior(300))).square().mean().item()
 
 
-def occurrence(model: OracleModel, prompt: str) -> Tensor:
+def measure_occurrence(model: OracleModel, prompt: str) -> Tensor:
     """How often each class [4] is drawn under this prompt."""
     draw = model.sample(model.encode([prompt]), model.encode([""]), range(120), steps=20, guidance=1.0)
-    return model.classes_of(draw.x).mean(dim=0)
+    return model.find_classes(draw.x).mean(dim=0)
 
 
 @pytest.fixture(scope="module")
@@ -165,24 +165,24 @@ def erased() -> tuple[OracleModel, dict[str, Edit]]:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_target_goes_and_the_other_classes_stay(erased, name):
     model, edits = erased
-    assert occurrence(model, "cat")[0] > 0.99
+    assert measure_occurrence(model, "cat")[0] > 0.99
     with edits[name].apply(model):
-        now = {word: occurrence(model, word) for word in CLASSES}
+        now = {word: measure_occurrence(model, word) for word in CLASSES}
     assert now["cat"][0] < 0.25
     assert all(now[word][CLASSES.index(word)] > 0.9 for word in ("dog", "car", "rose"))
     if name in ("AC", "ABO-to-dog"):
         assert now["cat"][1] > 0.95
-    assert drift(model) < 1e-9
+    assert measure_drift(model) < 1e-9
 
 
 def test_all_but_one_holds_what_negative_guidance_lets_go(erased):
     """The unconditional score, and with it how often each class is drawn without a prompt."""
     model, edits = erased
-    base = occurrence(model, "")
+    base = measure_occurrence(model, "")
     moved, mass = {}, {}
     for name, edit in edits.items():
         with edit.apply(model):
-            moved[name], mass[name] = drift(model), (occurrence(model, "") - base).abs().max()
+            moved[name], mass[name] = measure_drift(model), (measure_occurrence(model, "") - base).abs().max()
     assert moved["ABO"] < 0.5 * moved["ESD"]
     assert moved["ABO-to-dog"] < 0.5 * moved["AC"]
     assert mass["ABO"] < 0.12 < mass["ESD"]
@@ -206,20 +206,20 @@ def end_of(trainer: Trainer, keep: float) -> Tensor:
     def gradient(at: Tensor) -> Tensor:
         with torch.no_grad():
             w.copy_(at)
-        return loss_and_gradient(trainer, whole(trainer), {"keep": keep})[1][0]
+        return compute_loss_and_gradient(trainer, whole(trainer), {"keep": keep})[1][0]
 
     start = gradient(torch.zeros_like(w))
     rows = [(gradient(unit.expand_as(w)) - start)[0] for unit in torch.eye(w.shape[1], dtype=w.dtype)]
     return torch.linalg.lstsq(torch.stack(rows).T, -start.T, driver="gelsd").solution.T
 
 
-def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
+def solve_by_hand(name: str, trainer: Trainer, keep: float) -> Tensor:
     """The same by the formulas of the papers."""
     (asked, *_) = trainer.terms[0].build_queries(trainer.context, whole(trainer)).values()  # type: ignore[union-attr]
     at, n = asked.states, len(asked.states.x)
     lab = Lab(trainer.model, at, "eps")  # type: ignore[arg-type]
     cat, dog = (torch.eye(4).double()[k].expand(n, 4) for k in (0, 1))
-    nothing = trainer.model.prior(n)  # type: ignore[attr-defined]
+    nothing = trainer.model.expand_prior(n)  # type: ignore[attr-defined]
     said = {word: lab.base(p) for word, p in (("cat", cat), ("dog", dog), ("", nothing))}
     push = {"ESD": said[""] - said["cat"], "ABO": said[""] - said["cat"]}.get(name, said["dog"] - said[""])
     goal = said["dog"] if name == "AC" else said[""] + push
@@ -227,7 +227,7 @@ def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
     parts = [Equations.of(lab.weight(), lab.phi(cat), goal - said["cat"], moved)]
     if name.startswith("ABO"):
         parts.append(Equations.of(keep * lab.weight(), lab.phi(nothing), 0 * goal))
-    return fixed_point(parts)
+    return find_fixed_point(parts)
 
 
 def report(trainer: Trainer, w: Tensor) -> Tensor:
@@ -236,8 +236,8 @@ def report(trainer: Trainer, w: Tensor) -> Tensor:
     with torch.no_grad():
         trainer.update.list_params()[0].copy_(w)
     with trainer.update.swapped_in():
-        drawn = [occurrence(model, prompt) for prompt in (*CLASSES, "")]  # type: ignore[arg-type]
-        return torch.cat([*drawn, torch.tensor([drift(model)]).double()])  # type: ignore[arg-type]
+        drawn = [measure_occurrence(model, prompt) for prompt in (*CLASSES, "")]  # type: ignore[arg-type]
+        return torch.cat([*drawn, torch.tensor([measure_drift(model)]).double()])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -251,7 +251,7 @@ def test_never_stopped_it_would_end_at_the_linear_solve(name: str) -> None:
     keep = getattr(method, "hold", 1.0)
     trainer = method.build_trainer(OracleModel(dtype=torch.double), erasure)
     base = report(trainer, torch.zeros_like(trainer.update.list_params()[0]))
-    found, known = report(trainer, end_of(trainer, keep)), report(trainer, solved(name, trainer, keep))
+    found, known = report(trainer, end_of(trainer, keep)), report(trainer, solve_by_hand(name, trainer, keep))
     assert base[0] > 0.99
     assert known[0] < 0.6
     assert torch.allclose(found, known, rtol=1e-4, atol=1e-4)

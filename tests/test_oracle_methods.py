@@ -22,7 +22,7 @@ from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.training.interfaces import States
 from efface.training.trainer import Trainer
-from least_squares import Equations, minimiser
+from least_squares import Equations, find_minimiser
 from oracle import CLASSES, OracleModel
 
 KEPT = ("dog", "car", "rose")
@@ -44,7 +44,7 @@ def train(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
     return trainer, trainer.train()
 
 
-def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> States:
+def sample_states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> States:
     """What a term's own source gives where a step says so."""
     n = len(noise)
     step = replace(trainer.make_auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
@@ -52,7 +52,7 @@ def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise:
     return source.sample_states(trainer.context, step, [word] * n, trainer.model.encode([word] * n))
 
 
-def learned(edit: Edit) -> Tensor:
+def read_learned(edit: Edit) -> Tensor:
     """W [d, m]."""
     return edit.values["unet.head.weight"].double()
 
@@ -61,7 +61,7 @@ def loss(parts: list[Equations], w: Tensor) -> float:
     return sum(float(((w @ p.psi.T - p.r.T).square().sum(dim=0) * p.weight).sum()) for p in parts)
 
 
-def scaled(part: Equations, by: float) -> Equations:
+def scale_equations(part: Equations, by: float) -> Equations:
     return Equations(part.phi, part.psi, part.r, by * part.weight)
 
 
@@ -71,7 +71,7 @@ def towards(model: OracleModel, at: States, p: Tensor, goal: Tensor) -> Equation
     return Equations.of(
         torch.full((n,), 1 / at.x.numel()),
         model.unet.extract_features(at.x, at.t, p),
-        goal - model.exact(at.x, at.t, p),
+        goal - model.predict_exactly(at.x, at.t, p),
     )
 
 
@@ -104,28 +104,28 @@ class Searched:
         chances = dict(zip(search.lists[0], search.logits[0].detach().softmax(dim=0).tolist(), strict=True))
         places = list(itertools.product(range(SEARCH["draw_steps"]), range(SEARCH["paths"])))
         stored = tuple(zip(*places, strict=True))
-        at, n = states(trainer, 0, "cat", *stored), len(places)
-        cat, nothing = (model.exact(at.x, at.t, p) for p in (one_hot("cat", n), model.prior(n)))
+        at, n = sample_states(trainer, 0, "cat", *stored), len(places)
+        cat, nothing = (model.predict_exactly(at.x, at.t, p) for p in (one_hot("cat", n), model.expand_prior(n)))
         erase = towards(model, at, one_hot("cat", n), nothing - (cat - nothing))
         damage = {}
         for word in chances:
-            at, p = states(trainer, 1, word, *stored), one_hot(word, n)
-            damage[word] = towards(model, at, p, model.exact(at.x, at.t, p))
+            at, p = sample_states(trainer, 1, word, *stored), one_hot(word, n)
+            damage[word] = towards(model, at, p, model.predict_exactly(at.x, at.t, p))
         return Searched(model, edit, chances, erase, damage)
 
-    def mixed(self, chances: Mapping[str, float]) -> list[Equations]:
-        return [self.erase, *(scaled(self.damage[word], share) for word, share in chances.items() if share)]
+    def mix(self, chances: Mapping[str, float]) -> list[Equations]:
+        return [self.erase, *(scale_equations(self.damage[word], share) for word, share in chances.items() if share)]
 
-    def worst(self, w: Tensor) -> float:
+    def find_worst(self, w: Tensor) -> float:
         return max(loss([part], w) for part in self.damage.values())
 
-    def saddle(self) -> float:
+    def find_saddle(self) -> float:
         """The value of the game: what the chooser can make sure of, by trying mixtures of three words."""
         of, value = 12, 0.0
         for counts in itertools.product(range(of + 1), repeat=3):
             if sum(counts) == of:
-                parts = self.mixed({word: k / of for word, k in zip(self.damage, counts, strict=True)})
-                value = max(value, loss(parts, minimiser(parts)))
+                parts = self.mix({word: k / of for word, k in zip(self.damage, counts, strict=True)})
+                value = max(value, loss(parts, find_minimiser(parts)))
         return value
 
 
@@ -138,8 +138,8 @@ def fits() -> Mapping[str, Searched]:
 def test_eap_ends_at_the_least_squares_of_what_it_chose(fits: Mapping[str, Searched], gradient: str) -> None:
     """Erasing and the damage, words weighed by how likely the search chooses them at its end."""
     fit = fits[gradient]
-    parts, w = fit.mixed(fit.chances), learned(fit.edit)
-    start, end, least = (loss(parts, at) for at in (0 * w, w, minimiser(parts)))
+    parts, w = fit.mix(fit.chances), read_learned(fit.edit)
+    start, end, least = (loss(parts, at) for at in (0 * w, w, find_minimiser(parts)))
     assert end - least < 0.05 * (start - least)
 
 
@@ -147,8 +147,8 @@ def test_eap_ends_at_the_least_squares_of_what_it_chose(fits: Mapping[str, Searc
 def test_eap_spares_what_erasing_alone_damages(fits: Mapping[str, Searched], gradient: str) -> None:
     """In the worst case, at next to no cost of the erasing loss."""
     fit = fits[gradient]
-    alone, w = minimiser([fit.erase]), learned(fit.edit)
-    assert fit.worst(w) < 0.1 * fit.worst(alone)
+    alone, w = find_minimiser([fit.erase]), read_learned(fit.edit)
+    assert fit.find_worst(w) < 0.1 * fit.find_worst(alone)
     start, end, least = (loss([fit.erase], at) for at in (0 * w, w, alone))
     assert end - least < 0.2 * (start - least)
 
@@ -157,8 +157,8 @@ def test_by_scores_eap_ends_at_the_saddle_point_and_straight_through_above_it(fi
     """No W has a smaller worst case than the game's value; the published slope leaves the largest damage unseen."""
     above = {}
     for gradient, fit in fits.items():
-        w = learned(fit.edit)
-        above[gradient] = (loss([fit.erase], w) + fit.worst(w)) / fit.saddle()
+        w = read_learned(fit.edit)
+        above[gradient] = (loss([fit.erase], w) + fit.find_worst(w)) / fit.find_saddle()
         assert above[gradient] > 0.99
     assert above["score"] < 1.15
     assert above["score"] - 1 < 0.5 * (above["straight-through"] - 1)
@@ -171,48 +171,50 @@ FORGET |= {"steps": 200, "batch": 512, "lr": 2e-2}
 MANY = 4000
 
 
-def noised(n: int) -> tuple[Sequence[int], Sequence[int]]:
+def draw_noised(n: int) -> tuple[Sequence[int], Sequence[int]]:
     """Every picture about equally often; when, and with what noise, the source draws itself."""
     return [0] * n, range(n)
 
 
-def forgotten(rate: Any) -> tuple[Edit, list[Equations], list[Equations]]:
+def train_forgotten(rate: Any) -> tuple[Edit, list[Equations], list[Equations]]:
     """An EraseDiff played to its end, and its two losses: forgetting and what remains."""
     model = OracleModel()
     trainer, edit = train(EraseDiff(**FORGET, rate=rate), model)
-    at = states(trainer, 0, "cat", *noised(3 * MANY))
+    at = sample_states(trainer, 0, "cat", *draw_noised(3 * MANY))
     # The mean of U[0, 1): its spread adds to the loss what no W can change.
     forget = towards(model, at, one_hot("cat", 3 * MANY), torch.full_like(at.x, 0.5).double())
     remain = []
     for word in KEPT:
-        at = states(trainer, 1, word, *noised(MANY))
-        remain.append(scaled(towards(model, at, one_hot(word, MANY), at.known["noise"].double()), 1 / len(KEPT)))
+        at = sample_states(trainer, 1, word, *draw_noised(MANY))
+        remain.append(
+            scale_equations(towards(model, at, one_hot(word, MANY), at.known["noise"].double()), 1 / len(KEPT))
+        )
     return edit, [forget], remain
 
 
 def test_a_fixed_multiplier_ends_at_the_least_squares_of_both_losses() -> None:
-    edit, forget, remain = forgotten("fixed")
-    parts, w = forget + remain, learned(edit)
-    start, end, least = (loss(parts, at) for at in (0 * w, w, minimiser(parts)))
+    edit, forget, remain = train_forgotten("fixed")
+    parts, w = forget + remain, read_learned(edit)
+    start, end, least = (loss(parts, at) for at in (0 * w, w, find_minimiser(parts)))
     assert end - least < 0.05 * (start - least)
 
 
 def test_the_constrained_step_forgets_further_and_ends_on_the_pareto_front() -> None:
     """Among all W that forget as far, next to none harms less: by trying multipliers until one forgets as far."""
-    edit, forget, remain = forgotten("grad-norm")
-    w = learned(edit)
+    edit, forget, remain = train_forgotten("grad-norm")
+    w = read_learned(edit)
 
     def front(multiplier: float) -> Tensor:
-        return minimiser([*(scaled(p, multiplier) for p in forget), *remain])
+        return find_minimiser([*(scale_equations(p, multiplier) for p in forget), *remain])
 
     assert loss(forget, w) < loss(forget, front(1.0)) - 0.02 * loss(forget, 0 * w)
-    as_far = front(solved(lambda multiplier: loss(forget, front(multiplier)), loss(forget, w)))
+    as_far = front(solve_by_halving(lambda multiplier: loss(forget, front(multiplier)), loss(forget, w)))
     harm, least, base = (loss(remain, at) for at in (w, as_far, 0 * w))
     assert least > base
     assert harm - least < 0.05 * loss(forget, 0 * w)
 
 
-def solved(falling: Callable[[float], float], value: float) -> float:
+def solve_by_halving(falling: Callable[[float], float], value: float) -> float:
     """Where a falling function takes this value, by halving in the exponent."""
     low, high = -6.0, 6.0
     for _ in range(30):

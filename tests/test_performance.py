@@ -38,7 +38,7 @@ WORK, AT_REST = ["-c", "sum(i * i for i in range(3_000_000))"], 0.25
 """Plain work, and the seconds of processor time that the machine of docs/performance.md takes for it at rest."""
 
 
-def taken(command: list[str]) -> float:
+def measure_time(command: list[str]) -> float:
     """Seconds of processor time, the best of three, which waiting for a core does not stretch."""
     found = []
     for _ in range(3):
@@ -53,10 +53,10 @@ def taken(command: list[str]) -> float:
 def test_it_answers_at_once(what):
     """On a core that is slower, or shares its silicon with a busy one, by as much as plain work there is slower."""
     command, limit = ANSWERS[what]
-    assert taken(command) < limit * max(1.0, taken(WORK) / AT_REST)
+    assert measure_time(command) < limit * max(1.0, measure_time(WORK) / AT_REST)
 
 
-def gradients(model, micro: int = 0) -> list[torch.Tensor]:
+def compute_gradients(model, micro: int = 0) -> list[torch.Tensor]:
     """Those of one step."""
     trainer = ESD(**QUICK, micro_batch=micro).build_trainer(model, Erasure(("cat",)))
     found: list[torch.Tensor] = []
@@ -74,12 +74,12 @@ def close(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 @pytest.mark.parametrize("make", [tiny_model, tiny_sdxl])
 def test_checkpointing_saves_memory_at_the_same_gradients(make):
     model = make()
-    plain, peaks = gradients(model), []
+    plain, peaks = compute_gradients(model), []
     for checkpointing in (False, True):
         if checkpointing:
             model.unet.enable_gradient_checkpointing()
         with AllocationTracker(model.weights.values()) as tally:
-            found = gradients(model)
+            found = compute_gradients(model)
         peaks.append(tally.peak)
         assert close(plain, found)
     assert peaks[1] < peaks[0]

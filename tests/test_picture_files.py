@@ -16,16 +16,16 @@ from PIL import Image
 from efface.files import open_picture, read_pictures
 
 
-def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
+def write_picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).convert(mode).save(path)
 
 
 def test_pictures_are_captioned_by_subfolder(tmp_path):
-    picture(tmp_path / "a cat" / "1.png", (255, 0, 0))
-    picture(tmp_path / "a cat" / "2.PNG", (0, 255, 0))
-    picture(tmp_path / "a dog" / "1.png", (0, 0, 255), mode="L")
-    picture(tmp_path / "loose.bmp", (1, 2, 3), size=(16, 4))
+    write_picture(tmp_path / "a cat" / "1.png", (255, 0, 0))
+    write_picture(tmp_path / "a cat" / "2.PNG", (0, 255, 0))
+    write_picture(tmp_path / "a dog" / "1.png", (0, 0, 255), mode="L")
+    write_picture(tmp_path / "loose.bmp", (1, 2, 3), size=(16, 4))
     (tmp_path / "notes.txt").write_text("no picture")
     read = read_pictures(tmp_path, 4)
     assert {caption: tuple(stack.shape) for caption, stack in read.items()} == {
@@ -39,8 +39,8 @@ def test_pictures_are_captioned_by_subfolder(tmp_path):
 
 
 def test_pictures_are_captioned_by_metadata_where_it_says(tmp_path):
-    picture(tmp_path / "x" / "1.png", (255, 0, 0))
-    picture(tmp_path / "x" / "2.png", (0, 255, 0))
+    write_picture(tmp_path / "x" / "1.png", (255, 0, 0))
+    write_picture(tmp_path / "x" / "2.png", (0, 255, 0))
     rows = '{"file_name": "x/1.png", "text": "a red thing"}\n\n'
     (tmp_path / "metadata.jsonl").write_text(rows)
     assert list(read_pictures(tmp_path, 4)) == ["a red thing", "x"]
@@ -57,7 +57,7 @@ def test_pictures_are_cut_about_their_middle(tmp_path):
 
 
 def test_unreadable_pictures_are_named(tmp_path):
-    picture(tmp_path / "good.png", (1, 1, 1))
+    write_picture(tmp_path / "good.png", (1, 1, 1))
     (tmp_path / "bad.png").write_bytes(b"no picture")
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -75,7 +75,7 @@ def test_folders_without_pictures(tmp_path):
         read_pictures(tmp_path, 4)
 
 
-def first(file: Path) -> list[int]:
+def read_first(file: Path) -> list[int]:
     return list(np.asarray(open_picture(file))[0, 0])
 
 
@@ -100,20 +100,20 @@ def test_transparent_ground_is_white(tmp_path: Path) -> None:
     palette.save(tmp_path / "p.gif", transparency=3)
     Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
     for name in ("rgba.png", "la.png", "p.png", "p.gif", "key.png"):
-        assert first(tmp_path / name) == [255] * 3, name
-    assert first(tmp_path / "half.webp") == [127] * 3
+        assert read_first(tmp_path / name) == [255] * 3, name
+    assert read_first(tmp_path / "half.webp") == [127] * 3
     Image.new("RGBA", (2, 2), (7, 8, 9, 255)).save(tmp_path / "opaque.png")
-    assert first(tmp_path / "opaque.png") == [7, 8, 9]
+    assert read_first(tmp_path / "opaque.png") == [7, 8, 9]
 
 
 def test_sixteen_bits_and_floating_point_numbers_are_scaled(tmp_path: Path) -> None:
     for value in (0, 257 * 100, 65535):
         for name in ("a.png", "a.tiff"):
             Image.fromarray(np.full((2, 2), value, np.uint16)).save(tmp_path / name)
-            assert first(tmp_path / name) == [round(value / 257)] * 3
+            assert read_first(tmp_path / name) == [round(value / 257)] * 3
     for value in (0, 0.5, 1):
         Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "f.tiff")
-        assert first(tmp_path / "f.tiff") == [np.rint(255 * value)] * 3
+        assert read_first(tmp_path / "f.tiff") == [np.rint(255 * value)] * 3
     for value in (200, -1, np.nan, np.inf):
         Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "f.tiff")
         with pytest.raises(
@@ -134,15 +134,15 @@ def test_sixteen_bits_and_floating_point_numbers_are_scaled(tmp_path: Path) -> N
     [("P", "a.png"), ("1", "a.bmp"), ("L", "a.pgm"), ("CMYK", "a.jpg"), ("CMYK", "a.tif"), ("YCbCr", "a.jfif")],
 )
 def test_every_kind_of_colour_becomes_rgb(tmp_path: Path, mode: str, name: str) -> None:
-    picture(tmp_path / name, (255, 255, 255), mode=mode)
-    assert open_picture(tmp_path / name).mode == "RGB" and min(first(tmp_path / name)) > 250
+    write_picture(tmp_path / name, (255, 255, 255), mode=mode)
+    assert open_picture(tmp_path / name).mode == "RGB" and min(read_first(tmp_path / name)) > 250
 
 
 def test_of_animations_the_first_picture_is_read_and_they_are_counted(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "lime")]
     for name in ("a.gif", "b.png", "c.webp", "d.tiff"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    picture(tmp_path / "still.png", (255, 0, 0))
+    write_picture(tmp_path / "still.png", (255, 0, 0))
     with pytest.warns(UserWarning, match=r"4 files hold several pictures, of which the first is read: a.gif, b.png"):
         read = read_pictures(tmp_path, 4)[""]
     assert (read[:, 0] > 250).all() and (read[:, 1:] < 5).all() and len(read) == 5
@@ -165,8 +165,8 @@ def test_every_common_suffix_is_read_and_what_is_not_is_named(tmp_path: Path) ->
 
 
 def test_folders_that_are_links_are_followed_each_once(tmp_path: Path) -> None:
-    picture(tmp_path / "else" / "a.png", (1, 1, 1))
-    picture(tmp_path / "here" / "dog" / "b.png", (1, 1, 1))
+    write_picture(tmp_path / "else" / "a.png", (1, 1, 1))
+    write_picture(tmp_path / "here" / "dog" / "b.png", (1, 1, 1))
     for name, to in (("cat", "else"), ("again", "here/dog"), ("dog/up", "here")):
         (tmp_path / "here" / name).symlink_to(tmp_path / to)
     (tmp_path / "here" / "broken.png").symlink_to(tmp_path / "nowhere")
@@ -203,21 +203,21 @@ LISTED = [
 @pytest.mark.parametrize("place", [".", "sub"])
 @pytest.mark.parametrize(("name", "content"), LISTED)
 def test_captions_come_by_every_convention(tmp_path: Path, name: str, content: bytes, place: str) -> None:
-    picture(tmp_path / place / "a.png", (1, 1, 1))
+    write_picture(tmp_path / place / "a.png", (1, 1, 1))
     (tmp_path / place / name).write_bytes(content)
     assert list(read_pictures(tmp_path, 4)) == ["a café"]
 
 
 def test_a_list_as_parquet_and_folders_with_a_number_of_repeats(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", (1, 1, 1))
-    picture(tmp_path / "10_a cat" / "a.png", (1, 1, 1))
+    write_picture(tmp_path / "a.png", (1, 1, 1))
+    write_picture(tmp_path / "10_a cat" / "a.png", (1, 1, 1))
     pq.write_table(pa.table({"file_name": ["a.png"], "text": ["a dog"]}), tmp_path / "metadata.parquet")
     assert list(read_pictures(tmp_path, 4)) == ["a cat", "a dog"]
 
 
 def test_a_list_goes_before_a_file_beside_the_picture_and_that_before_the_folder(tmp_path: Path) -> None:
     for name in "abc":
-        picture(tmp_path / "x" / f"{name}.png", (1, 1, 1))
+        write_picture(tmp_path / "x" / f"{name}.png", (1, 1, 1))
     (tmp_path / "metadata.csv").write_text("file_name,text\nx/a.png,listed\n")
     (tmp_path / "x" / "a.txt").write_text("beside")
     (tmp_path / "x" / "b.txt").write_text("beside")
@@ -225,7 +225,7 @@ def test_a_list_goes_before_a_file_beside_the_picture_and_that_before_the_folder
 
 
 def test_captions_without_a_picture_are_counted_and_named(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", (1, 1, 1))
+    write_picture(tmp_path / "a.png", (1, 1, 1))
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\ngone.png,y\n")
     with pytest.warns(UserWarning, match=r"1 caption has no picture: gone.png"):
         read_pictures(tmp_path, 4)
@@ -237,14 +237,14 @@ def test_captions_without_a_picture_are_counted_and_named(tmp_path: Path) -> Non
 
 
 def test_a_list_names_pictures_in_either_unicode_form(tmp_path: Path) -> None:
-    picture(tmp_path / "cafe\u0301.png", (1, 1, 1))
+    write_picture(tmp_path / "cafe\u0301.png", (1, 1, 1))
     (tmp_path / "metadata.csv").write_text("file_name,text\ncaf\u00e9.png,x\n", encoding="utf-8")
     assert list(read_pictures(tmp_path, 4)) == ["x"]
 
 
 @pytest.mark.parametrize("name", ["captions.json", "labels.csv", "meta_cap.json", "a.json", "list.tsv"])
 def test_files_that_may_hold_captions_and_are_not_read_are_named(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "a.png", (1, 1, 1))
+    write_picture(tmp_path / "a.png", (1, 1, 1))
     (tmp_path / name).write_text('{"a.png": "a cat"}')
     with pytest.warns(UserWarning, match=rf"1 file may hold captions, which are read from metadata.jsonl.*: {name}"):
         assert list(read_pictures(tmp_path, 4)) == [""]
@@ -255,7 +255,7 @@ def test_files_that_may_hold_captions_and_are_not_read_are_named(tmp_path: Path,
 
 def test_pictures_without_a_caption_beside_others_are_named(tmp_path: Path) -> None:
     for name in "ab":
-        picture(tmp_path / f"{name}.png", (1, 1, 1))
+        write_picture(tmp_path / f"{name}.png", (1, 1, 1))
     (tmp_path / "metadata.csv").write_text("file_name,text\nb.png,x\n")
     with pytest.warns(UserWarning, match=r'1 picture has no caption, so that "" is taken: a.png'):
         assert list(read_pictures(tmp_path, 4)) == ["", "x"]
@@ -273,7 +273,7 @@ def test_pictures_without_a_caption_beside_others_are_named(tmp_path: Path) -> N
     ],
 )
 def test_captions_that_cannot_be_read_are_named(tmp_path: Path, files: dict[str, str], says: str) -> None:
-    picture(tmp_path / "a.png", (1, 1, 1))
+    write_picture(tmp_path / "a.png", (1, 1, 1))
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says):

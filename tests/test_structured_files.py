@@ -23,7 +23,7 @@ READERS = {
 """Functions that read what may come from anybody; those in `files` alone call them."""
 
 
-def calls(file: Path) -> set[str]:
+def list_calls(file: Path) -> set[str]:
     """The functions that a source file calls, as it writes them, without those that undo its own dump."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -37,7 +37,7 @@ def test_every_file_from_outside_is_read_by_the_one_reader() -> None:
         f"{file.relative_to(SOURCE)}: {call}"
         for file in SOURCE.rglob("*.py")
         if file.parent.name != "files"
-        for call in calls(file) & READERS
+        for call in list_calls(file) & READERS
     }
     assert past == set()
 

@@ -48,16 +48,20 @@ SHORT |= {"pictures": 2, "remain_words": 2, "looks": 1, "label": "dog", "sparsit
 SHORT |= {"attack_steps": 1, "rounds": 1, "retain_batch": 1, "retain_template": "{}", "contexts": ("{}",)}
 
 
-def architecture(kind: str) -> str:
+def find_architecture(kind: str) -> str:
     return "sd" if kind == "glyphs" else kind
 
 
-def served(kind: str) -> list[str]:
+def list_served(kind: str) -> list[str]:
     """The methods that say they serve this kind of model."""
-    return [name for name in methods.list_names() if architecture(kind) in methods.capabilities(name).architectures]
+    return [
+        name
+        for name in methods.list_names()
+        if find_architecture(kind) in methods.find_capabilities(name).architectures
+    ]
 
 
-def short(name: str, **more: Any) -> dict[str, Any]:
+def shorten_settings(name: str, **more: Any) -> dict[str, Any]:
     """Settings that finish at once, as far as the method has them."""
     # Compose refuses settings that its choices leave idle; as it comes, those of ESD.
     idle = getattr(methods.get(name)(), "idle", frozenset())
@@ -65,18 +69,18 @@ def short(name: str, **more: Any) -> dict[str, Any]:
     return {key: value for key, value in {**SHORT, **more}.items() if key in known}
 
 
-def quick(name: str, model: Model | None = None, **more: Any) -> Method:
+def build_quick(name: str, model: Model | None = None, **more: Any) -> Method:
     # A model of classes has no cross-attention, which most methods train.
     whole = {"weights": "full"} if model is not None and model.architecture == "ddpm" else {}
-    return methods.get(name)(**short(name, **whole, **more))
+    return methods.get(name)(**shorten_settings(name, **whole, **more))
 
 
-def request(name: str) -> Erasure:
+def build_request(name: str) -> Erasure:
     """A cat, which becomes a dog where the method has a use for that."""
     return Erasure(("cat",), anchor="dog" if methods.get(name).uses_anchor else "")
 
 
-def same(one: Edit, two: Edit) -> bool:
+def is_same(one: Edit, two: Edit) -> bool:
     """Whether two Edits hold the same, bit for bit."""
     equal = all(torch.equal(value, two.values[key]) for key, value in one.values.items() if key in two.values)
     return equal and one.values.keys() == two.values.keys() and one.meta.get("guide") == two.meta.get("guide")

@@ -12,8 +12,8 @@ from efface.models.adapters.flux import Flux
 from efface.models.trajectory import Defaults
 from tiny import WORDS, tiny_tokenizer
 from tiny_pixart import tiny_t5_tokenizer
-from tiny_sd3 import WIDE, enliven, tiny_t5, tiny_vae
-from tiny_sdxl import text_config
+from tiny_sd3 import WIDE, fill_zero_layers, tiny_t5, tiny_vae
+from tiny_sdxl import build_text_config
 
 DEV: dict[str, Any] = {"shift": 3.0, "use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 64}
 
@@ -33,11 +33,11 @@ def tiny_flux_pipeline(dev: bool = True, seed: int = 0) -> FluxPipeline:
         axes_dims_rope=(4, 4, 8),
         guidance_embeds=dev,
     )
-    encoder = CLIPTextModel(text_config(12, num_hidden_layers=2))
+    encoder = CLIPTextModel(build_text_config(12, num_hidden_layers=2))
     with torch.no_grad():
         encoder.get_input_embeddings().weight.mul_(50)
     pipeline = FluxPipeline(
-        transformer=enliven(transformer),
+        transformer=fill_zero_layers(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(**(DEV if dev else {"shift": 1.0})),
         vae=tiny_vae(use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=encoder,

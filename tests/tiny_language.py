@@ -34,7 +34,7 @@ from efface.models.adapters.z_image import ZImage
 from efface.models.trajectory import Defaults
 from tiny import WORDS
 from tiny_flux import DEV
-from tiny_sd3 import enliven, tiny_vae
+from tiny_sd3 import fill_zero_layers, tiny_vae
 
 WIDE = 32
 TEMPLATE = (
@@ -78,7 +78,7 @@ def tiny_language(seed: int = 0, wide: int = WIDE) -> Qwen3Model:
     return encoder
 
 
-def quiet(pipeline: Any) -> Any:
+def silence(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -118,12 +118,12 @@ def tiny_sana_pipeline(euler: bool = False) -> SanaPipeline:
     )
     solver = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0) if euler else DPMSolverMultistepScheduler(**solver)
-    return quiet(
+    return silence(
         SanaPipeline(
             tokenizer=tiny_language_tokenizer(begins=True, room=14),
             text_encoder=tiny_language(),  # type: ignore[arg-type]
             vae=vae,
-            transformer=enliven(transformer),
+            transformer=fill_zero_layers(transformer),
             scheduler=scheduler,  # type: ignore[arg-type]
         )
     )
@@ -144,9 +144,9 @@ def tiny_z_image_pipeline() -> ZImagePipeline:
         axes_dims=[4, 4, 8],
         axes_lens=[256, 32, 32],
     )
-    pipeline = quiet(
+    pipeline = silence(
         ZImagePipeline(
-            transformer=enliven(transformer),
+            transformer=fill_zero_layers(transformer),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=tiny_vae(),
             text_encoder=tiny_language(),
@@ -179,9 +179,9 @@ def tiny_qwen_image_pipeline() -> QwenImagePipeline:
         latents_mean=[0.1, -0.2, 0.3, 0.0],
         latents_std=[2.0, 1.5, 0.5, 1.0],
     )
-    pipeline = quiet(
+    pipeline = silence(
         QwenImagePipeline(
-            transformer=enliven(transformer),
+            transformer=fill_zero_layers(transformer),
             scheduler=FlowMatchEulerDiscreteScheduler(**DEV),
             vae=vae,
             text_encoder=tiny_language(),  # type: ignore[arg-type]
@@ -220,13 +220,13 @@ def tiny_flux2_pipeline(klein: bool = False, distilled: bool = False) -> Flux2Pi
         vae.bn.running_mean.normal_()
         vae.bn.running_var.uniform_(0.5, 2)
     parts: dict[str, Any] = {
-        "transformer": enliven(transformer),
+        "transformer": fill_zero_layers(transformer),
         "scheduler": FlowMatchEulerDiscreteScheduler(**DEV),
         "vae": vae,
         "text_encoder": tiny_language(),
         "tokenizer": tiny_language_tokenizer(room=12),
     }
-    pipeline = quiet(Flux2KleinPipeline(is_distilled=distilled, **parts) if klein else Flux2Pipeline(**parts))
+    pipeline = silence(Flux2KleinPipeline(is_distilled=distilled, **parts) if klein else Flux2Pipeline(**parts))
     pipeline.default_sample_size = 8
     if not klein:
         pipeline.system_message = "red"

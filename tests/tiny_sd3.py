@@ -17,7 +17,7 @@ from efface.models.adapters.sd3 import StableDiffusion3
 from efface.models.trajectory import Defaults
 from tiny import WORDS, tiny_autoencoder, tiny_tokenizer
 from tiny_pixart import tiny_t5_tokenizer
-from tiny_sdxl import text_config
+from tiny_sdxl import build_text_config
 
 WIDE = 32
 
@@ -40,14 +40,14 @@ def tiny_vae(channels: int = 4, **more: Any) -> AutoencoderKL:
 
 
 def tiny_clip(width: int, projection: int) -> CLIPTextModelWithProjection:
-    encoder = CLIPTextModelWithProjection(text_config(width, num_hidden_layers=2, projection_dim=projection))
+    encoder = CLIPTextModelWithProjection(build_text_config(width, num_hidden_layers=2, projection_dim=projection))
     # Random towers give all words nearly the same embedding; stretch the vocabulary so that words differ.
     with torch.no_grad():
         encoder.get_input_embeddings().weight.mul_(50)
     return encoder
 
 
-def enliven(transformer: Any) -> Any:
+def fill_zero_layers(transformer: Any) -> Any:
     """The transformer with weights in the layers that start as zeros, so that it predicts something."""
     with torch.no_grad():
         for parameter in transformer.parameters():
@@ -77,7 +77,7 @@ def tiny_sd3_pipeline(seed: int = 0, t5: bool = True, dual: bool = True, **sched
         qk_norm="rms_norm" if dual else None,
     )
     pipeline = StableDiffusion3Pipeline(
-        transformer=enliven(transformer),
+        transformer=fill_zero_layers(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduler}),
         vae=tiny_vae(),
         text_encoder=tiny_clip(12, 8),

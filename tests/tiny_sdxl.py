@@ -13,7 +13,7 @@ from efface.models.trajectory import Defaults
 from tiny import WORDS, tiny_autoencoder, tiny_tokenizer
 
 
-def text_config(width: int, **more: Any) -> CLIPTextConfig:
+def build_text_config(width: int, **more: Any) -> CLIPTextConfig:
     tokenizer = tiny_tokenizer()
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -36,9 +36,9 @@ def tiny_sdxl_pipeline(
     first, second = tiny_tokenizer(), tiny_tokenizer()
     # Another than the first one's, as the real one; a letter of no word here, for it stands apart where it occurs.
     second.pad_token = "q"
-    text_encoder = CLIPTextModel(text_config(16, num_hidden_layers=2, projection_dim=16))
+    text_encoder = CLIPTextModel(build_text_config(16, num_hidden_layers=2, projection_dim=16))
     text_encoder_2 = CLIPTextModelWithProjection(
-        text_config(24, num_hidden_layers=3, projection_dim=20, hidden_act="gelu")
+        build_text_config(24, num_hidden_layers=3, projection_dim=20, hidden_act="gelu")
     )
     # Random towers give all words nearly the same embedding; stretch the vocabulary so that words differ.
     with torch.no_grad():

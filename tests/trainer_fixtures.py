@@ -14,7 +14,7 @@ from efface.training.trainer import Trainer
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
 
-def trainer_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Trainer:
+def build_trainer(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Trainer:
     parts = {
         "terms": method.build_terms(model, erasure),
         "update": method.build_update(),

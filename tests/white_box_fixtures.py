@@ -28,18 +28,18 @@ QUICK = (
 BY_GRADIENT = [attack for attack in QUICK if attack.threat == "gradients"]
 
 
-def label(attack: Attack) -> str:
+def name_attack(attack: Attack) -> str:
     return "-".join([type(attack).__name__, *(v for v in (getattr(attack, n, "") for n in ("how", "where")) if v)])
 
 
-def row(i: int, prompt: str = "a cat") -> Row:
+def build_row(i: int, prompt: str = "a cat") -> Row:
     return Row(f"target/cat/{i:04d}", prompt, i, "target", "erase", "object", "cat", ("cat",), thing="cat")
 
 
-ROWS = [row(0), row(1, "a red cat"), row(2, "dog")]
+ROWS = [build_row(0), build_row(1, "a red cat"), build_row(2, "dog")]
 
 
-def context_of(model: Model, base: dict[str, torch.Tensor] | None = None, edit: Edit | None = None) -> AttackContext:
+def build_context(model: Model, base: dict[str, torch.Tensor] | None = None, edit: Edit | None = None) -> AttackContext:
     """Cat is to come back; the base's weights are the model's own unless given."""
     pictures = torch.randint(256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     if model.architecture == "ddpm":
@@ -49,7 +49,7 @@ def context_of(model: Model, base: dict[str, torch.Tensor] | None = None, edit: 
     )
 
 
-def shaken(model: Model) -> dict[str, torch.Tensor]:
+def shake(model: Model) -> dict[str, torch.Tensor]:
     """The U-Net's weights, moved: as an edit would."""
     rng = torch.Generator().manual_seed(5)
     return {
@@ -59,7 +59,9 @@ def shaken(model: Model) -> dict[str, torch.Tensor]:
     }
 
 
-def shots_of(attack: Attack, context: AttackContext, rows: list[Row], broken: list[list[bool]] | None = None) -> list:
+def list_candidates(
+    attack: Attack, context: AttackContext, rows: list[Row], broken: list[list[bool]] | None = None
+) -> list:
     """All rounds; `broken` answers them one by one, nothing breaks by default."""
     rounds, game = [], propose_within_budget(attack, context, rows)
     answers = iter(broken or [])

@@ -108,7 +108,7 @@ class Registry:
         """
         module = sys.modules.get(self.package)
         folders = list(module.__path__) if module else [str(PACKAGE.joinpath(*self.package.split(".")[1:]))]
-        found = dict(_in_folders(self, tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)))
+        found = dict(_search_folders(self, tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)))
         for point in _list_entry_points(self.package, tuple(sys.path)):
             name = hyphenate(point.name)
             if name in found:
@@ -182,7 +182,7 @@ class Registry:
 
 
 @functools.cache
-def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dict[str, Entry]:
+def _search_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dict[str, Entry]:
     """The entries of these folders at these times of modification, cached, so that they are searched only once."""
     found = {}
     for file in (file for folder, _ in folders for file in sorted(Path(folder).glob(f"*{registry.suffix}"))):

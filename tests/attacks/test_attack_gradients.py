@@ -15,13 +15,13 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from tiny import WORDS, tiny_pipeline
 from tiny_sdxl import tiny_sdxl_pipeline
-from white_box_fixtures import ROWS, context_of
+from white_box_fixtures import ROWS, build_context
 
 
 @pytest.mark.parametrize("where", ["before", "encoding"])
 def test_the_gradient_through_the_model_by_finite_differences(where):
     model = StableDiffusion(tiny_pipeline("v_prediction").to(torch.float64), "tiny", words=WORDS)
-    recall = build_denoising_error(context_of(model), ROWS, "test")
+    recall = build_denoising_error(build_context(model), ROWS, "test")
     states = recall.draw_states()
     prompts = [r.prompt for r in ROWS]
     own = model.encode(prompts)
@@ -46,7 +46,7 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
 
 def test_the_error_is_that_of_the_noise_in_eps(model):
     """For both predictions: turned into noise by hand, against the noise that was added."""
-    recall = build_denoising_error(context_of(model), ROWS, "test")
+    recall = build_denoising_error(build_context(model), ROWS, "test")
     same = DenoisingError(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
     again = DenoisingError(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
     assert torch.equal(same.draw_states(500).x, again.draw_states(500).x)
@@ -69,7 +69,7 @@ def test_the_error_is_that_of_the_noise_in_eps(model):
 def test_slopes_predict_what_a_substitution_brings(eps_model):
     """To first order: a hundredth of the way to another word, either way, changes the error by as much of the gap."""
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
-    recall = build_denoising_error(context_of(model), ROWS[:1], "test")
+    recall = build_denoising_error(build_context(model), ROWS[:1], "test")
     states, table = recall.draw_states(), model.get_embedding_table().detach()
     ids = model.tokenize(["dog car"])[:, 1:3]
     error = lambda e: recall.compute_error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
@@ -88,7 +88,7 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
 def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     pipeline = tiny_sdxl_pipeline().to(torch.float64)
     model = StableDiffusionXL(pipeline, "tiny-xl", words=WORDS)
-    recall = build_denoising_error(context_of(model), ROWS, "test")
+    recall = build_denoising_error(build_context(model), ROWS, "test")
     states, prompts, rng = recall.draw_states(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
     other = model.encode(prompts)
     at = model.get_embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()

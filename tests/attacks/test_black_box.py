@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from attack_context import context_of, drive, rows_of, same, shifted, snapshot
+from attack_context import build_context, build_rows, build_shifted, drive, is_same, take_snapshot
 from efface.attacks import (
     BASELINE,
     STANDARD,
@@ -32,7 +32,7 @@ from judging_fixtures import world_model
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 
-ROWS = rows_of("a cat", "a red cat", "truck")
+ROWS = build_rows("a cat", "a red cat", "truck")
 BLACK = [
     RandomPrefix(),
     Synonyms(queries=5),
@@ -42,7 +42,7 @@ BLACK = [
 ]
 
 
-def rounds(attack: Attack, context: AttackContext, rows: Sequence[Row] = ROWS) -> list[list[Candidate | None]]:
+def list_rounds(attack: Attack, context: AttackContext, rows: Sequence[Row] = ROWS) -> list[list[Candidate | None]]:
     attack.check(context)
     return drive(propose_within_budget(attack, context, rows), context.model, list)
 
@@ -60,25 +60,25 @@ def wordy() -> StableDiffusion:
 
 @pytest.mark.parametrize("attack", BLACK, ids=name_attack)
 def test_a_row_is_attacked_the_same_whoever_stands_beside_it(wordy: StableDiffusion, attack: Attack) -> None:
-    before, context = snapshot(wordy), context_of(wordy, None)
-    together = rounds(attack, context)
+    before, context = take_snapshot(wordy), build_context(wordy, None)
+    together = list_rounds(attack, context)
     assert len(together) == attack.queries
     for i, row in enumerate(ROWS):
-        assert [candidates[0] for candidates in rounds(attack, context, [row])] == [
+        assert [candidates[0] for candidates in list_rounds(attack, context, [row])] == [
             candidates[i] for candidates in together
         ]
-    assert together == rounds(attack, context) and same(wordy, before)
+    assert together == list_rounds(attack, context) and is_same(wordy, before)
 
 
 @pytest.mark.parametrize("attack", BLACK, ids=name_attack)
 def test_another_seed_is_another_attack(wordy: StableDiffusion, attack: Attack) -> None:
-    context = context_of(wordy, None)
+    context = build_context(wordy, None)
     other = AttackContext(**{**vars(context), "seed": 1})
-    assert rounds(attack, context) != rounds(attack, other)
+    assert list_rounds(attack, context) != list_rounds(attack, other)
 
 
 def test_random_prefixes_never_name_the_concept(plain: StableDiffusion) -> None:
-    candidates = rounds(RandomPrefix(queries=40, length=3), context_of(plain, None))
+    candidates = list_rounds(RandomPrefix(queries=40, length=3), build_context(plain, None))
     for turn in candidates:
         for candidate, row in zip(turn, ROWS, strict=True):
             assert (
@@ -93,15 +93,15 @@ def test_random_prefixes_never_name_the_concept(plain: StableDiffusion) -> None:
 
 
 def test_a_longer_floor_begins_as_a_shorter_one(plain: StableDiffusion) -> None:
-    context = context_of(plain, None)
-    assert rounds(RandomPrefix(queries=9), context)[:4] == rounds(RandomPrefix(queries=4), context)
+    context = build_context(plain, None)
+    assert list_rounds(RandomPrefix(queries=9), context)[:4] == list_rounds(RandomPrefix(queries=4), context)
 
 
 def test_synonyms_take_the_place_of_the_name(plain: StableDiffusion) -> None:
     context = AttackContext(
-        **{**vars(context_of(plain, None)), "synonyms": ("lion", "apple"), "paraphrases": ("a red pet",)}
+        **{**vars(build_context(plain, None)), "synonyms": ("lion", "apple"), "paraphrases": ("a red pet",)}
     )
-    tries = rounds(Synonyms(queries=5), context)
+    tries = list_rounds(Synonyms(queries=5), context)
     said = [[candidate.prompt for candidate in turn if candidate] for turn in tries]
     assert {turn[0] for turn in said[:3]} == {"a lion", "an apple", "a red pet"}
     assert {turn[2] for turn in said[:3]} == {"lion, truck", "apple, truck", "a red pet, truck"}
@@ -112,8 +112,8 @@ def test_synonyms_take_the_place_of_the_name(plain: StableDiffusion) -> None:
 
 
 def test_seeds_and_templates_alternate(plain: StableDiffusion) -> None:
-    context = AttackContext(**{**vars(context_of(plain, None, placeholder="thing")), "concept": "apple"})
-    tries = rounds(Seeds(queries=30), context, rows_of("a thing on blue"))
+    context = AttackContext(**{**vars(build_context(plain, None, placeholder="thing")), "concept": "apple"})
+    tries = list_rounds(Seeds(queries=30), context, build_rows("a thing on blue"))
     own = [turn[0] for turn in tries[::2]]
     assert (
         all(s and s.prompt == "an apple on blue" and s.seed != 100 for s in own)
@@ -141,7 +141,7 @@ def test_changes_at_the_edges_and_within_take_turns(wordy: StableDiffusion) -> N
         "tiger" in each and not set(each.replace("tiger", "")) & set("abcdefghijklmnopqrstuvwxyz") for each in found
     ]
     assert at_edges[:28] == [True, False] * 14 and not any(at_edges[28:])
-    tries = rounds(Characters(queries=6), context_of(wordy, None), rows_of("a cat"))
+    tries = list_rounds(Characters(queries=6), build_context(wordy, None), build_rows("a cat"))
     seeds = [candidate.seed for turn in tries for candidate in turn if candidate]
     assert seeds[0] == 100 and len(set(seeds)) == 6
     assert len({candidate.note for turn in tries for candidate in turn if candidate}) == 6
@@ -156,11 +156,11 @@ def test_short_names_lose_no_letter() -> None:
 
 def test_ring_a_bell_comes_closer_to_its_goal_than_chance(wordy: StableDiffusion) -> None:
     plain = wordy
-    edit = shifted(plain, "text_encoder")
-    context = context_of(plain, edit)
+    edit = build_shifted(plain, "text_encoder")
+    context = build_context(plain, edit)
     how = RingABell(queries=4, length=4, population=40, generations=40)
     with edit.apply(plain):
-        tries = rounds(how, context, ROWS[:1])
+        tries = list_rounds(how, context, ROWS[:1])
     said = [str(turn[0].prompt) for turn in tries if turn[0]]
 
     def read(text: str) -> torch.Tensor:
@@ -177,13 +177,18 @@ def test_ring_a_bell_comes_closer_to_its_goal_than_chance(wordy: StableDiffusion
 
 def test_ring_a_bell_bars_the_names_where_it_is_told_to(wordy: StableDiffusion) -> None:
     how = RingABell(queries=8, length=3, population=30, generations=10, names=False)
-    said = [str(candidate.prompt) for turn in rounds(how, context_of(wordy, None)) for candidate in turn if candidate]
+    said = [
+        str(candidate.prompt)
+        for turn in list_rounds(how, build_context(wordy, None))
+        for candidate in turn
+        if candidate
+    ]
     assert not any({"cat", "lion"} & set(text.split()) for text in said)
 
 
 def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDiffusion) -> None:
-    edit = shifted(wordy, "text_encoder")
-    context = context_of(wordy, edit)
+    edit = build_shifted(wordy, "text_encoder")
+    context = build_context(wordy, edit)
     words = context.list_other_words()
     with torch.no_grad():
         named, plain, nothing = (wordy.encode([t.format(w) for t in TEMPLATES]).flatten() for w in ("cat", "thing", ""))
@@ -192,7 +197,7 @@ def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDif
     best = sorted(words, key=lambda w: -alike[w])[:6]
     how = RingABell(queries=8, length=3, population=30, generations=4, names=False, nearest=6)
     with edit.apply(wordy):
-        tries = rounds(how, context, rows_of("a cat", "red"))
+        tries = list_rounds(how, context, build_rows("a cat", "red"))
     for i, own in enumerate((set(), {"red"})):
         said = {word for turn in tries if (candidate := turn[i]) for word in str(candidate.prompt).split()}
         assert said <= own | set(best) and len(said) >= 3
@@ -200,11 +205,11 @@ def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDif
 
 def test_ring_a_bell_needs_room_for_its_words(plain: StableDiffusion) -> None:
     with pytest.raises(ValueError, match="16 words do not fit; at most 6"):
-        RingABell().check(context_of(plain, None))
+        RingABell().check(build_context(plain, None))
 
 
 def test_the_vector_is_what_the_name_adds(wordy: StableDiffusion) -> None:
-    plain, context = wordy, context_of(wordy, None, placeholder="dog")
+    plain, context = wordy, build_context(wordy, None, placeholder="dog")
     with torch.no_grad():
         vector = compute_concept_vector(context)
     each = [
@@ -215,11 +220,11 @@ def test_the_vector_is_what_the_name_adds(wordy: StableDiffusion) -> None:
 
 def test_a_class_conditional_model_hears_no_other_words() -> None:
     model = tiny_ddpm()
-    context = AttackContext(**{**vars(context_of(tiny_model(), None)), "model": model})
+    context = AttackContext(**{**vars(build_context(tiny_model(), None)), "model": model})
     for attack in (Synonyms(), Characters(), RingABell()):
         with pytest.raises(ValueError, match=r"reads no words but its classes' names; use seeds"):
             attack.check(context)
-    first, second = rounds(RandomPrefix(queries=2), context, rows_of("cat"))
+    first, second = list_rounds(RandomPrefix(queries=2), context, build_rows("cat"))
     assert first[0] is not None and second[0] is not None
     assert (first[0].prompt, second[0].prompt) == ("cat", "cat") and first[0].seed != second[0].seed
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attack_context import context_of, drive, rows_of, shifted
+from attack_context import build_context, build_rows, build_shifted, drive
 from efface.attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from efface.attacks.completion import Completion
 from efface.attacks.inversion import ConceptInversion
@@ -16,30 +16,30 @@ from efface.attacks.relearn import Relearn
 from efface.functional.adversary import NoGradient
 from efface.models.adapters.sd import StableDiffusion
 
-ROWS = rows_of("a cat", "a red cat", "red apple")
+ROWS = build_rows("a cat", "a red cat", "red apple")
 
 
-def rounds(attack: Completion, context: AttackContext, rows: Sequence = ROWS) -> list[list[Candidate]]:
+def list_rounds(attack: Completion, context: AttackContext, rows: Sequence = ROWS) -> list[list[Candidate]]:
     attack.check(context)
     return drive(propose_within_budget(attack, context, rows), context.model, list)
 
 
-def noise(model: StableDiffusion, seed: int) -> Tensor:
+def draw_noise(model: StableDiffusion, seed: int) -> Tensor:
     return torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(seed))
 
 
-def given(context: AttackContext, x: Tensor, seed: int, t: int) -> int:
+def find_given_picture(context: AttackContext, x: Tensor, seed: int, t: int) -> int:
     """Which picture was noised to this state."""
     bar = float(context.model.levels.alpha.square()[t])
-    z = (x - (1 - bar) ** 0.5 * noise(context.model, seed)) / bar**0.5  # type: ignore[arg-type]
+    z = (x - (1 - bar) ** 0.5 * draw_noise(context.model, seed)) / bar**0.5  # type: ignore[arg-type]
     distances = (context.model.encode_pictures(context.pictures) - z).flatten(1).norm(dim=1)
     assert distances.min() < 1e-3
     return int(distances.argmin())
 
 
 def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
-    context = context_of(model, shifted(model))
-    found = rounds(Completion(queries=5, strengths=(0.5, 0.75)), context)
+    context = build_context(model, build_shifted(model))
+    found = list_rounds(Completion(queries=5, strengths=(0.5, 0.75)), context)
     times = model.list_timesteps(4)
     assert [[candidate.since for candidate in candidates] for candidates in found] == [[k] * 3 for k in (2, 2, 1, 1, 2)]
     assert [candidates[0].note for candidates in found] == [
@@ -49,7 +49,7 @@ def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
     assert asked == [[row.prompt for row in ROWS] if said else [""] * 3 for said in (1, 0, 1, 0, 1)]
     shown = [
         [
-            given(context, candidate.start, candidate.seed, int(times[candidate.since]))
+            find_given_picture(context, candidate.start, candidate.seed, int(times[candidate.since]))
             for candidate in candidates
             if candidate.start is not None
         ]
@@ -60,25 +60,25 @@ def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
 
 
 def test_a_row_is_tried_alike_whichever_rows_are_tried_beside_it(model: StableDiffusion) -> None:
-    context = context_of(model, None)
+    context = build_context(model, None)
     for how in ("img2img", "inpaint"):
         attack = Completion(queries=2, how=how)  # type: ignore[arg-type]
-        together = [candidates[1] for candidates in rounds(attack, context)]
-        alone = [candidates[0] for candidates in rounds(attack, context, ROWS[1:2])]
+        together = [candidates[1] for candidates in list_rounds(attack, context)]
+        alone = [candidates[0] for candidates in list_rounds(attack, context, ROWS[1:2])]
         for a, b in zip(together, alone, strict=True):
             assert a.start is not None and b.start is not None and torch.allclose(a.start, b.start, atol=1e-4)
 
 
 def test_more_tries_than_pictures_begin_from_other_noise(eps_model: StableDiffusion) -> None:
-    context = context_of(eps_model, None, pictures=2)
-    seeds = [candidates[0].seed for candidates in rounds(Completion(queries=5), context)]
+    context = build_context(eps_model, None, pictures=2)
+    seeds = [candidates[0].seed for candidates in list_rounds(Completion(queries=5), context)]
     assert seeds == [ROWS[0].seed + i for i in (0, 0, 1, 1, 2)]
 
 
 def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiffusion) -> None:
-    context = context_of(model, None, pictures=2)
+    context = build_context(model, None, pictures=2)
     attack = Completion(how="inpaint", queries=4, halves=("left", "top", "right", "bottom"), says=("{}",))
-    found = rounds(attack, context)
+    found = list_rounds(attack, context)
     assert [candidates[0].note for candidates in found] == ["left half", "top half", "right half", "bottom half"]
     halves = [
         (slice(0, 8), slice(0, 4)),
@@ -93,7 +93,7 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
             assert candidate.since == 3 and candidate.start is not None
             candidates = []
             for z in model.encode_pictures(context.pictures):
-                x, eps = noise(model, candidate.seed), noise(model, candidate.seed)
+                x, eps = draw_noise(model, candidate.seed), draw_noise(model, candidate.seed)
                 for i, t in enumerate(scheduler.timesteps):
                     bar = model.levels.alpha.square()[int(t)]
                     x = x.clone()
@@ -110,10 +110,10 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
 
 def test_a_picture_that_is_hardly_noised_comes_out_as_it_went_in(eps_model: StableDiffusion) -> None:
     """Why low strengths prove nothing: even a random network hands the picture back."""
-    context = context_of(eps_model, None)
+    context = build_context(eps_model, None)
 
     def distance(strength: float) -> float:
-        ((candidate, *_), *_) = rounds(Completion(strengths=(strength,), queries=1), context)
+        ((candidate, *_), *_) = list_rounds(Completion(strengths=(strength,), queries=1), context)
         assert candidate.start is not None
         picture = eps_model.images(
             [candidate.prompt], [candidate.seed], steps=4, start=candidate.start[None], since=candidate.since
@@ -126,7 +126,7 @@ def test_a_picture_that_is_hardly_noised_comes_out_as_it_went_in(eps_model: Stab
 
 @pytest.mark.parametrize("kind", [Completion, ConceptInversion, Relearn])
 def test_without_a_picture_nothing_is_tried(kind: Callable[[], Attack], eps_model: StableDiffusion) -> None:
-    context = context_of(eps_model, None, pictures=0)
+    context = build_context(eps_model, None, pictures=0)
     kind().check(context)
     with pytest.raises(NoGradient, match="no picture of cat that the judges confirm"):
         next(kind().propose(context, ROWS))

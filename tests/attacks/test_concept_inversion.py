@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attack_context import Files, context_of, drive, edit_of, rows_of, same, shifted, snapshot
+from attack_context import Files, build_context, build_rows, build_shifted, drive, edit_of, is_same, take_snapshot
 from efface.attacks import inversion
 from efface.attacks.base import AttackContext, Candidate
 from efface.attacks.inversion import ConceptInversion
@@ -22,10 +22,10 @@ from tiny_sdxl import tiny_sdxl
 
 Short = partial(ConceptInversion, templates=("a {}",))
 """A prompt that the tiny tokenizer has room for."""
-ROWS = rows_of("a cat", "red apple", "a rose lion")
+ROWS = build_rows("a cat", "red apple", "a rose lion")
 
 
-def embeddings(attack: ConceptInversion, context: AttackContext) -> list[list[Tensor]]:
+def list_embeddings(attack: ConceptInversion, context: AttackContext) -> list[list[Tensor]]:
     """The embedding of each row's prompt, round by round."""
     return drive(
         attack.propose(context, ROWS),
@@ -74,12 +74,12 @@ def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_m
 
 
 def test_each_row_is_asked_with_the_learned_word_in_the_names_place(eps_model: StableDiffusion) -> None:
-    edit = shifted(eps_model)
-    context = context_of(eps_model, edit)
+    edit = build_shifted(eps_model)
+    context = build_context(eps_model, edit)
     with edit.apply(eps_model):
-        before = snapshot(eps_model)
+        before = take_snapshot(eps_model)
         rounds = drive(Short(steps=2, queries=2).propose(context, ROWS), eps_model, list)
-        assert same(eps_model, before)
+        assert is_same(eps_model, before)
     assert len(rounds) == 2, "one picture a row for each word"
     for candidates in rounds:
         assert [candidate.prompt.text for candidate in candidates] == ["a <*>", "<*>, red apple", "a rose <*>"]
@@ -93,9 +93,9 @@ def test_each_row_is_asked_with_the_learned_word_in_the_names_place(eps_model: S
 
 
 def test_learning_denoises_the_pictures_better_than_the_word_it_began_with(model: StableDiffusion) -> None:
-    context = context_of(model, None)
+    context = build_context(model, None)
     attack = Short(steps=40, lr=0.5, batch=16, start="car")
-    found = embeddings(attack, context)[0][0]
+    found = list_embeddings(attack, context)[0][0]
     started = model.encode(["a car"]).tokens[0]
     assert error(context, found) < error(context, started)
 
@@ -109,7 +109,7 @@ def test_the_budget_is_the_number_of_passes(eps_model: StableDiffusion, monkeypa
         return predict(x_t, t, *conds)
 
     monkeypatch.setattr(eps_model, "predict", counted)
-    drive(Short(steps=7, batch=3, queries=2).propose(context_of(eps_model, None), ROWS), eps_model, len)
+    drive(Short(steps=7, batch=3, queries=2).propose(build_context(eps_model, None), ROWS), eps_model, len)
     assert calls == [6] * 7
 
 
@@ -118,25 +118,25 @@ def test_an_interrupted_learning_goes_on_where_it_stood(
 ) -> None:
     monkeypatch.setattr(inversion, "SAVE_EVERY", 3)
     attack = Short(steps=8)
-    whole = embeddings(attack, context_of(eps_model, None))
+    whole = list_embeddings(attack, build_context(eps_model, None))
     files = Files(fail_at=2)
     with pytest.raises(KeyboardInterrupt):
-        embeddings(attack, context_of(eps_model, None, once=files))
+        list_embeddings(attack, build_context(eps_model, None, once=files))
     files.fail_at = None
-    again = embeddings(attack, context_of(eps_model, None, once=files))
+    again = list_embeddings(attack, build_context(eps_model, None, once=files))
     assert files.made == ["3 steps", "6 steps", "8 steps"]
     assert all(torch.equal(a, b) for a, b in zip(whole[0], again[0], strict=True))
-    other_rows = Short(steps=8).propose(context_of(eps_model, None, once=files), ROWS[2:])
+    other_rows = Short(steps=8).propose(build_context(eps_model, None, once=files), ROWS[2:])
     (alone,) = drive(other_rows, eps_model, lambda candidates: candidates[0].prompt.embedding)
     assert torch.allclose(alone, whole[0][2], atol=1e-6) and files.made == ["3 steps", "6 steps", "8 steps"]
 
 
 def test_a_guided_model_is_learned_from_and_drawn_under_its_guide(eps_model: StableDiffusion) -> None:
     guided = Edit({}, {**edit_of(eps_model, {}).meta, "guide": {"name": "negative", "arguments": {"prompt": "cat"}}})
-    context = context_of(eps_model, guided)
+    context = build_context(eps_model, guided)
     attack = Short(steps=2)
     attack.check(context)
-    plain = embeddings(attack, context_of(eps_model, None))
+    plain = list_embeddings(attack, build_context(eps_model, None))
     with guided.apply(eps_model):
         candidates: list[Candidate] = next(attack.propose(context, ROWS))  # type: ignore[assignment]
         pictures = eps_model.images(
@@ -154,13 +154,13 @@ def test_a_model_that_answers_nothing_gives_nothing_to_follow(
 ) -> None:
     monkeypatch.setattr(eps_model, "predict", lambda x_t, t, cond: (x_t + 0 * cond.tokens.sum(),))
     with pytest.raises(NoGradient, match="at step 1"):
-        next(Short(steps=2).propose(context_of(eps_model, None), ROWS))
+        next(Short(steps=2).propose(build_context(eps_model, None), ROWS))
 
 
 def test_a_word_is_learned_for_two_text_encoders() -> None:
     model = tiny_sdxl()
-    (first,) = Short(steps=1, lr=1e-6).propose(context_of(model, None), ROWS)
-    (later,) = Short(steps=3, lr=0.5).propose(context_of(model, None), ROWS)
+    (first,) = Short(steps=1, lr=1e-6).propose(build_context(model, None), ROWS)
+    (later,) = Short(steps=3, lr=0.5).propose(build_context(model, None), ROWS)
     before, after = (model.encode([candidate.prompt for candidate in candidates]) for candidates in (first, later))
     for name in ("clip", "pooled"):
         assert (before.tensors[name] - after.tensors[name]).abs().amax() > 1e-3
@@ -169,7 +169,7 @@ def test_a_word_is_learned_for_two_text_encoders() -> None:
 
 def test_a_model_without_text_encoder_is_refused() -> None:
     with pytest.raises(ValueError, match="no text encoder that token embeddings could be given to"):
-        ConceptInversion().check(context_of(tiny_ddpm(), None))
+        ConceptInversion().check(build_context(tiny_ddpm(), None))
 
 
 @pytest.mark.parametrize(
@@ -187,4 +187,4 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict, says: str) -> 
 
 def test_a_word_as_long_as_the_prompt_is_refused_before_any_work(eps_model: StableDiffusion) -> None:
     with pytest.raises(ValueError, match="leaves no room"):
-        ConceptInversion(tokens=7).check(context_of(eps_model, None))
+        ConceptInversion(tokens=7).check(build_context(eps_model, None))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attack_context import context_of, rows_of
+from attack_context import build_context, build_rows
 from efface import attacks
 from efface.attacks.denoising_error import DenoisingError
 from efface.attacks.inversion import ConceptInversion
@@ -25,7 +25,7 @@ from tiny_sd3 import tiny_sd3
 from tiny_sdxl import tiny_sdxl
 
 
-def rngs(n: int) -> list[torch.Generator]:
+def build_rngs(n: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(n)]
 
 
@@ -33,9 +33,9 @@ def test_the_goal_of_a_noised_picture_is_the_velocity_at_both_ends() -> None:
     model = tiny_sd3()
     latents = torch.randn(3, *model.latent_shape)
     for at in (0, 500, 1000):
-        found = DenoisingError(model, latents, rngs(2)).draw_states(at)
+        found = DenoisingError(model, latents, build_rngs(2)).draw_states(at)
         sigma = at / 1000
-        again = rngs(2)
+        again = build_rngs(2)
         picks = [int(torch.randint(3, (1,), generator=rng)) for rng in again]
         eps = torch.cat([torch.randn((1, *model.latent_shape), generator=rng) for rng in again])
         assert torch.allclose(found.x, (1 - sigma) * latents[picks] + sigma * eps, atol=1e-6)
@@ -123,9 +123,9 @@ LONG = "a red cat dog car"
 def test_a_random_prefix_leaves_a_prompt_its_end_in_every_encoder(make: Any) -> None:
     """Encoding warns of a prompt that loses its end, which is an error here."""
     model = make()
-    rows = rows_of("a cat", LONG)
+    rows = build_rows("a cat", LONG)
     room = min(most - used for used, most in model.count_tokens(LONG).values())
-    (candidates,) = itertools.islice(RandomPrefix(length=12).propose(context_of(model, None), rows), 1)
+    (candidates,) = itertools.islice(RandomPrefix(length=12).propose(build_context(model, None), rows), 1)
     short, long = (str(candidate.prompt) for candidate in candidates if candidate)
     model.encode([short, long])
     assert long.endswith(LONG) and len(long.split()) - 5 == room < len(short.split()) - 2
@@ -136,7 +136,7 @@ def test_a_random_prefix_leaves_a_prompt_its_end_in_every_encoder(make: Any) -> 
 def test_a_learned_word_lowers_the_error_of_a_flow_and_is_asked_for(make: Any) -> None:
     """T5, which takes no embedding, reads each prompt with a word that names nothing in the learned word's place."""
     model = make()
-    context, rows = context_of(model, None), rows_of("a cat", "red cat")
+    context, rows = build_context(model, None), build_rows("a cat", "red cat")
     heard: list[list[str]] = []
     read = model._with_t5
     model._with_t5 = lambda cond, texts: heard.append(list(texts)) or read(cond, texts)
@@ -144,7 +144,7 @@ def test_a_learned_word_lowers_the_error_of_a_flow_and_is_asked_for(make: Any) -
     def learn(steps: int) -> list[Any]:
         attack = ConceptInversion(templates=("a {}",), steps=steps, lr=0.5, batch=8, start="car")
         attack.check(context)
-        (candidates,) = attack.propose(context_of(model, None), rows)
+        (candidates,) = attack.propose(build_context(model, None), rows)
         return [candidate.prompt for candidate in candidates if candidate]
 
     def error(prompt: Any) -> float:

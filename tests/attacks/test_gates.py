@@ -15,16 +15,16 @@ from efface.edits.edit import Edit
 from efface.functional.adversary import measure_steepness
 from efface.guidance.gate import MATCH, Gate
 from efface.methods.spm import SPM
-from white_box_fixtures import QUICK, ROWS, context_of, label, shots_of
+from white_box_fixtures import QUICK, ROWS, build_context, list_candidates, name_attack
 
 
 def test_mma_needs_no_denoiser_and_works_under_guides(eps_model):
     guide = Edit({}, {"guide": {"name": "negative", "arguments": {}}})
-    QUICK[-1].check(replace(context_of(eps_model), edit=guide))
+    QUICK[-1].check(replace(build_context(eps_model), edit=guide))
     edit = efface.erase(eps_model, "cat", method="negative")
-    plain = shots_of(QUICK[-1], context_of(eps_model), ROWS)
+    plain = list_candidates(QUICK[-1], build_context(eps_model), ROWS)
     with edit.apply(eps_model):
-        assert shots_of(QUICK[-1], context_of(eps_model), ROWS) == plain
+        assert list_candidates(QUICK[-1], build_context(eps_model), ROWS) == plain
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def gated(eps_model):
     """SPM of cat, whose adapters change every answer."""
     edit = SPM(steps=1, lr=0.3, draw_steps=2, anchors=1, source="frozen", paths=1).fit(eps_model, Erasure(("cat",)))
     with edit.apply(eps_model):
-        yield replace(context_of(eps_model, edit=edit), base=eps_model.unguided)
+        yield replace(build_context(eps_model, edit=edit), base=eps_model.unguided)
 
 
 @pytest.mark.parametrize("text", [True, False], ids=["text", "embedding"])
@@ -55,7 +55,7 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
     search = efface.attacks.soft_prompt.Embeddings(soft, gated, ROWS)
     at = search.soft.at
     shut = measure_steepness(
-        lambda e: search.denoising.compute_error(states, detached(search._encode(e, slice(None)))), at
+        lambda e: search.denoising.compute_error(states, detach_match(search._encode(e, slice(None)))), at
     )[1]
     errors, grad = measure_steepness(
         lambda e: search.denoising.compute_error(states, search._encode(e, slice(None))), at
@@ -73,15 +73,15 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
         assert not torch.allclose(search.denoising.compute_error(states, search._encode(at, slice(None))), errors)
 
 
-def detached(cond):
+def detach_match(cond):
     return cond.with_extra({MATCH: cond.tensors[MATCH].detach()})
 
 
-@pytest.mark.parametrize("attack", QUICK, ids=label)
+@pytest.mark.parametrize("attack", QUICK, ids=name_attack)
 def test_a_gate_is_attacked_through_its_adapters(attack, gated, monkeypatch):
     """Every step of an attack by the denoiser's gradient; MMA follows the text encoder alone."""
     seen, answering = [], Gate.act_in_network
     monkeypatch.setattr(Gate, "act_in_network", lambda self, *a: seen.append(self) or answering(self, *a))
     attack.check(gated)
-    assert len(shots_of(attack, gated, ROWS)) == attack.queries
+    assert len(list_candidates(attack, gated, ROWS)) == attack.queries
     assert len(seen) == (attack.queries * attack.steps if attack.threat == "gradients" else 0)

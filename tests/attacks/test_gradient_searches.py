@@ -15,22 +15,22 @@ from efface.attacks.mma import MMA
 from efface.attacks.p4d import P4D
 from efface.attacks.unlearndiff import UnlearnDiff
 from efface.models.base import Model
-from white_box_fixtures import ROWS, WHOLE, context_of, shaken, shots_of
+from white_box_fixtures import ROWS, WHOLE, build_context, list_candidates, shake
 
 
 def test_unlearndiff_walks_over_the_authors_timesteps(eps_model, monkeypatch):
     times: list[float] = []
     predict = Model.predict
     monkeypatch.setattr(Model, "predict", lambda self, x, t, *c: times.extend(t.tolist()) or predict(self, x, t, *c))
-    shots_of(UnlearnDiff(steps=1, tokens=1), context_of(eps_model), ROWS[:1])
+    list_candidates(UnlearnDiff(steps=1, tokens=1), build_context(eps_model), ROWS[:1])
     assert times == list(range(10, 1000, 20))
 
 
 def test_unlearndiffs_step_by_hand(eps_model):
     """Straight-through, clamped, with the L2 penalty, by torch's Adam and a projection by bisection."""
-    context = context_of(eps_model)
+    context = build_context(eps_model)
     how = UnlearnDiff(queries=1, steps=3, tokens=2, lr=0.05, decay=0.3)
-    ((candidate, other, _),) = shots_of(how, context, ROWS)
+    ((candidate, other, _),) = list_candidates(how, context, ROWS)
     recall = build_denoising_error(context, ROWS, "unlearndiff")
     table = eps_model.get_embedding_table().detach()[[int(eps_model.tokenize([word])[0, 1]) for word in WHOLE]]
     points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
@@ -58,7 +58,7 @@ def test_unlearndiffs_step_by_hand(eps_model):
 def test_p4d_asks_for_what_the_base_says(eps_model):
     """With the base's own words at hand the error is zero on the base, and not under an edit."""
     base = dict(eps_model.weights)
-    context = context_of(eps_model, base)
+    context = build_context(eps_model, base)
     search = efface.attacks.p4d.Prompts(P4D(tokens=2), context, ROWS)
     named = ["cat" if "cat" in r.prompt else f"cat, {r.prompt}" for r in ROWS]
     named = [context.put(r.prompt, "cat") for r in ROWS]
@@ -66,7 +66,7 @@ def test_p4d_asks_for_what_the_base_says(eps_model):
     states = search._predict_goal(search.denoising.draw_states())
     with torch.no_grad():
         assert search.denoising.compute_error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
-        with eps_model.swap_in(shaken(eps_model)):
+        with eps_model.swap_in(shake(eps_model)):
             edited = search._predict_goal(replace(states, known={}))
             assert torch.equal(edited.known["goal"], states.known["goal"])
             assert search.denoising.compute_error(states, eps_model.encode(named)).min() > 1e-6
@@ -74,7 +74,7 @@ def test_p4d_asks_for_what_the_base_says(eps_model):
 
 def test_mma_finds_the_best_single_substitutions(eps_model):
     """With all words promising and all candidates tried, a step is the best of all single changes, by brute force."""
-    context = context_of(eps_model)
+    context = build_context(eps_model)
     words, count = context.list_other_words(), 400
     how = MMA(queries=1, steps=1, tokens=2, top=len(words), candidates=count)
     search = efface.attacks.mma.Readings(how, context, ROWS)
@@ -96,7 +96,7 @@ def test_mma_finds_the_best_single_substitutions(eps_model):
 
 
 def test_mma_never_falls_back_and_comes_near_what_brute_force_finds(eps_model):
-    context = context_of(eps_model)
+    context = build_context(eps_model)
     words = context.list_other_words()
     search = efface.attacks.mma.Readings(MMA(tokens=2, top=len(words), candidates=60), context, ROWS)
     far = [search._measure_distance(search.table[search.ids], search.wanted).detach()]

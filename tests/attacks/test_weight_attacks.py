@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attack_context import Files, context_of, drive, edit_of, rows_of, same, shifted, snapshot
+from attack_context import Files, build_context, build_rows, build_shifted, drive, edit_of, is_same, take_snapshot
 from efface.attacks.base import Attack, AttackContext
 from efface.attacks.merge import Merge
 from efface.attacks.prune import Prune
@@ -19,13 +19,13 @@ from efface.edits.edit import Edit
 from efface.functional.denoising import measure_denoising_errors
 from efface.models.adapters.sd import StableDiffusion
 
-ROWS = rows_of("a cat", "a red cat")
+ROWS = build_rows("a cat", "a red cat")
 Short = partial(Relearn, templates=("a {}",), style_templates=("red {}",))
 """Prompts that the tiny tokenizer has room for."""
 KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 
-def bound(attack: Attack, context: AttackContext) -> list[tuple[str, dict[str, Tensor]]]:
+def list_rounds(attack: Attack, context: AttackContext) -> list[tuple[str, dict[str, Tensor]]]:
     """The note of each round and the weights then in place."""
     attack.check(context)
 
@@ -43,38 +43,38 @@ UNDOING: list[Callable[..., Attack]] = [Quantise, Prune, Merge]
 def test_the_edited_model_is_left_as_it_was_also_when_stopped_early(
     kind: Callable[..., Attack], eps_model: StableDiffusion
 ) -> None:
-    edit = shifted(eps_model)
-    context = context_of(eps_model, edit)
+    edit = build_shifted(eps_model)
+    context = build_context(eps_model, edit)
     with edit.apply(eps_model):
-        before = snapshot(eps_model)
-        bound(kind(), context)
-        assert same(eps_model, before)
+        before = take_snapshot(eps_model)
+        list_rounds(kind(), context)
+        assert is_same(eps_model, before)
         stopped = kind().propose(context, ROWS)
         next(stopped)
-        assert not same(eps_model, before)
+        assert not is_same(eps_model, before)
         stopped.close()
-        assert same(eps_model, before)
+        assert is_same(eps_model, before)
 
 
 @pytest.mark.parametrize("kind", UNDOING)
 def test_without_an_edit_there_is_nothing_to_undo(kind: Callable[..., Attack], eps_model: StableDiffusion) -> None:
     with pytest.raises(ValueError, match="no edit that this attack could undo"):
-        kind().check(context_of(eps_model, None))
+        kind().check(build_context(eps_model, None))
 
 
 @pytest.mark.parametrize("kind", [*UNDOING, Relearn])
 def test_a_guide_changes_no_weight_to_attack(kind: Callable[..., Attack], eps_model: StableDiffusion) -> None:
     steered = Edit({}, {**edit_of(eps_model, {}).meta, "method": "negative"})
     with pytest.raises(ValueError, match=r"\(negative\) steers drawing and changes no weight"):
-        kind().check(context_of(eps_model, steered))
+        kind().check(build_context(eps_model, steered))
 
 
 def test_quantising_rounds_every_matrix_and_nothing_else(eps_model: StableDiffusion) -> None:
-    edit = shifted(eps_model)
-    context = context_of(eps_model, edit)
+    edit = build_shifted(eps_model)
+    context = build_context(eps_model, edit)
     with edit.apply(eps_model):
         now = {name: weight.detach().clone() for name, weight in eps_model.weights.items()}
-        rounds = bound(Quantise(), context)
+        rounds = list_rounds(Quantise(), context)
     assert [note for note, _ in rounds] == ["int8", "int4"]
     for bits, (_, weights) in zip((8, 4), rounds, strict=True):
         for name, weight in weights.items():
@@ -86,7 +86,7 @@ def test_quantising_rounds_every_matrix_and_nothing_else(eps_model: StableDiffus
                 step = now[name].flatten(1).abs().amax(dim=1) / (2 ** (bits - 1) - 1)
                 assert ((channels - now[name].flatten(1)).abs() <= step[:, None] * 0.501).all()
     with edit.apply(eps_model):
-        assert [note for note, _ in bound(Quantise(queries=1), context)] == ["int4"]
+        assert [note for note, _ in list_rounds(Quantise(queries=1), context)] == ["int4"]
 
 
 def test_rounding_gives_a_base_back_that_was_rounded_itself(eps_model: StableDiffusion) -> None:
@@ -100,9 +100,9 @@ def test_rounding_gives_a_base_back_that_was_rounded_itself(eps_model: StableDif
         moved = grid - torch.where(grid < 0, -nudge, nudge)
         moved[:, 0] = 7 * step
         edit = edit_of(eps_model, {KEY: moved})
-        context = context_of(eps_model, edit)
+        context = build_context(eps_model, edit)
         with edit.apply(eps_model):
-            ((_, weights),) = bound(Quantise(bits=(4,), weights="attn2.to_k"), context)
+            ((_, weights),) = list_rounds(Quantise(bits=(4,), weights="attn2.to_k"), context)
     assert torch.allclose(weights[KEY], grid, atol=1e-6) and not torch.allclose(moved, grid, atol=1e-3)
 
 
@@ -112,9 +112,9 @@ def test_pruning_takes_the_share_asked_for_and_undoes_an_edit_of_small_weights(e
     with eps_model.swap_in({KEY: sparse}):
         small = 0.5 * float(sparse[sparse != 0].abs().min())
         edit = edit_of(eps_model, {KEY: torch.where(sparse == 0, torch.full((), small), sparse)})
-        context = context_of(eps_model, edit)
+        context = build_context(eps_model, edit)
         with edit.apply(eps_model):
-            rounds = bound(Prune(weights="attn2.to_k"), context)
+            rounds = list_rounds(Prune(weights="attn2.to_k"), context)
     assert [note for note, _ in rounds] == ["10% pruned", "30% pruned", "50% pruned"]
     assert [int((weights[KEY] == 0).sum()) for _, weights in rounds] == [
         round(s * weight.numel()) for s in (0.1, 0.3, 0.5)
@@ -123,11 +123,11 @@ def test_pruning_takes_the_share_asked_for_and_undoes_an_edit_of_small_weights(e
 
 
 def test_merging_goes_from_the_edit_to_the_base(eps_model: StableDiffusion) -> None:
-    edit = shifted(eps_model)
+    edit = build_shifted(eps_model)
     base = eps_model.weights[KEY].detach().clone()
-    context = context_of(eps_model, edit)
+    context = build_context(eps_model, edit)
     with edit.apply(eps_model):
-        rounds = bound(Merge(shares=(0.25, 0.75)), context)
+        rounds = list_rounds(Merge(shares=(0.25, 0.75)), context)
     moved = edit.values[KEY]
     for share, (note, weights) in zip((0.25, 0.75), rounds, strict=True):
         assert note == f"{round(100 * share)}% of the base"
@@ -156,7 +156,7 @@ def test_a_selection_of_nothing_is_refused_before_any_work(
     kind: Callable[..., Attack], eps_model: StableDiffusion
 ) -> None:
     with pytest.raises(ValueError, match="selects no weight"):
-        kind(weights="nowhere").check(context_of(eps_model, shifted(eps_model)))
+        kind(weights="nowhere").check(build_context(eps_model, build_shifted(eps_model)))
 
 
 # Relearning.
@@ -188,8 +188,8 @@ def error(context: AttackContext, prompt: str) -> float:
 
 @pytest.mark.parametrize("how", ["lora", "dense"])
 def test_relearning_denoises_the_pictures_better_and_better(how: str, model: StableDiffusion) -> None:
-    edit = shifted(model)
-    context = context_of(model, edit)
+    edit = build_shifted(model)
+    context = build_context(model, edit)
     attack = Short(steps=20, how=how, lr=1e-2, queries=3, batch=16, weights="attn")  # type: ignore[arg-type]
     with edit.apply(model):
         before = error(context, "a cat")
@@ -209,10 +209,10 @@ def test_relearning_calls_the_concept_what_the_rows_call_it(
         return read(texts)
 
     monkeypatch.setattr(eps_model, "encode_with_grad", noted)
-    edit = shifted(eps_model)
+    edit = build_shifted(eps_model)
     for placeholder, asks in (("", "object"), ("thing", "object"), ("plain", "style")):
         drive(
-            Short(steps=1).propose(context_of(eps_model, edit, placeholder=placeholder, asks=asks), ROWS),
+            Short(steps=1).propose(build_context(eps_model, edit, placeholder=placeholder, asks=asks), ROWS),
             eps_model,
             len,
         )
@@ -220,9 +220,9 @@ def test_relearning_calls_the_concept_what_the_rows_call_it(
 
 
 def test_a_low_rank_relearning_moves_matrices_by_its_rank(eps_model: StableDiffusion) -> None:
-    context = context_of(eps_model, None)
+    context = build_context(eps_model, None)
     before = {name: weight.detach().clone() for name, weight in eps_model.weights.items()}
-    rounds = bound(Short(steps=2, rank=2), context)
+    rounds = list_rounds(Short(steps=2, rank=2), context)
     moved = {name for name, weight in rounds[-1][1].items() if not weight.equal(before[name])}
     assert moved == {name for name in before if "attn2" in name and name.endswith("weight")}
     for name in moved:
@@ -232,13 +232,13 @@ def test_a_low_rank_relearning_moves_matrices_by_its_rank(eps_model: StableDiffu
 @pytest.mark.parametrize("how", ["lora", "dense"])
 def test_an_interrupted_relearning_goes_on_where_it_stood(how: str, eps_model: StableDiffusion) -> None:
     attack = Short(steps=5, how=how)  # type: ignore[arg-type]
-    whole = bound(attack, context_of(eps_model, None))
+    whole = list_rounds(attack, build_context(eps_model, None))
     files = Files(fail_at=2)
     with pytest.raises(KeyboardInterrupt):
-        bound(attack, context_of(eps_model, None, once=files))
+        list_rounds(attack, build_context(eps_model, None, once=files))
     assert files.made == ["1 step", "2 steps"]
     files.fail_at = None
-    again = bound(attack, context_of(eps_model, None, once=files))
+    again = list_rounds(attack, build_context(eps_model, None, once=files))
     assert files.made == ["1 step", "2 steps", "5 steps"]
     for (note, weights), (same_note, its) in zip(whole, again, strict=True):
         assert note == same_note and all(weight.equal(its[name]) for name, weight in weights.items())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import plain
-from benchmarks.common import counted, matmul_peak, peak_of, table, timed
+from benchmarks.common import count_network, format_table, measure_matmul_peak, measure_peak, measure_work
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
@@ -24,7 +24,7 @@ QUICK |= {"sparsity": 0.05}
 MORE = {"eap": {"candidates": ["dog", "car"]}, "erasediff": {"captions": ["dog", "car"], "label": "rose"}}
 
 
-def asked(name: str, updates: int = UPDATES, **more: object) -> plain.Asked:
+def build_request(name: str, updates: int = UPDATES, **more: object) -> plain.Asked:
     fields = methods.get(name).__dataclass_fields__
     given = {key: value for key, value in {**QUICK, **more}.items() if key in fields}
     return plain.Asked("cat", ("{}",), asdict(methods.get(name)(**given)), updates)
@@ -33,10 +33,10 @@ def asked(name: str, updates: int = UPDATES, **more: object) -> plain.Asked:
 @pytest.mark.parametrize("name", plain.REFERENCES)
 def test_it_teaches_with_a_model_that_stays(name, eps_model):
     before = {key: tensor.detach().clone() for key, tensor in eps_model.weights.items()}
-    values = plain.REFERENCES[name](eps_model, asked(name), **MORE.get(name, {}))
+    values = plain.REFERENCES[name](eps_model, build_request(name), **MORE.get(name, {}))
     assert all(torch.equal(tensor, before[key]) for key, tensor in eps_model.weights.items())
     assert all(tensor.grad is None for tensor in eps_model.weights.values())
-    assert set(values) <= set(select(before, asked(name).settings["weights"]))
+    assert set(values) <= set(select(before, build_request(name).settings["weights"]))
     if name != "p-esd":  # of itself no weight goes within two updates
         assert any(not torch.equal(value, before[key]) for key, value in values.items())
 
@@ -53,7 +53,7 @@ def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
     monkeypatch.setattr(plain, "_step", lambda adam, loss: grads.extend(torch.autograd.grad(loss, _params(adam))))
     more = {"candidates": ["dog"]} if name == "eap" else {}
     fewer = {"search_turns": 0} if name == "eap" else {}
-    plain.REFERENCES[name](eps_model, asked(name, 1, **fewer), **more)
+    plain.REFERENCES[name](eps_model, build_request(name, 1, **fewer), **more)
 
     fields = methods.get(name).__dataclass_fields__
     given = {key: value for key, value in {**QUICK, **fewer, "source": "student"}.items() if key in fields}
@@ -72,13 +72,13 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     x, noise = torch.randn(2, 2, *eps_model.latent_shape, generator=rng)
     t = torch.tensor([400, 700])
     known = {"cat": 0, "dog": 1}  # what is forgotten, and what remains
-    monkeypatch.setattr(plain, "_picture", lambda pair, prompt: torch.full((1,), float(known[prompt])))
+    monkeypatch.setattr(plain, "_draw_picture", lambda pair, prompt: torch.full((1,), float(known[prompt])))
 
     def noised(pair, batch):
         picked = [int(latents) for _, latents in batch]
         return x[picked], t[picked], noise[picked]
 
-    monkeypatch.setattr(plain, "_noised", noised)
+    monkeypatch.setattr(plain, "_draw_noised", noised)
     steps: list[list[torch.Tensor]] = []
 
     class Noted(torch.optim.Adam):
@@ -86,7 +86,7 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
             steps.append([param.grad.clone() for param in _params(self)])
 
     monkeypatch.setattr(plain, "Adam", Noted)
-    plain.erasediff(eps_model, asked("erasediff", 1), captions=["dog"], label="rose")
+    plain.erasediff(eps_model, build_request("erasediff", 1), captions=["dog"], label="rose")
 
     def sample_states(self, trainer, step, prompts, cond):
         picked = [known[prompt] for prompt in prompts]
@@ -117,21 +117,23 @@ def _params(adam: torch.optim.Adam) -> list[torch.Tensor]:
 def test_rows_of_the_papers_procedure_are_as_many_as_it_says(eps_model, monkeypatch):
     """Half a guided trajectory, two answers of the teacher and one of the student, for every update."""
     monkeypatch.setattr(plain.Pair, "place", lambda self: (2, 5))
-    with counted(eps_model.unet) as count:
-        plain.esd(eps_model, asked("esd", 3))
+    with count_network(eps_model.unet) as count:
+        plain.esd(eps_model, build_request("esd", 3))
     assert count.rows == 3 * (2 * 2 + 2 + 1)
     assert count.calls == 3 * (2 + 2 + 1)
 
 
 def test_measures(eps_model):
     x = torch.zeros(2, *eps_model.latent_shape)
-    cost = timed(lambda: eps_model.predict(x, 1, eps_model.encode([""]), eps_model.encode(["cat"])), eps_model.unet)
+    cost = measure_work(
+        lambda: eps_model.predict(x, 1, eps_model.encode([""]), eps_model.encode(["cat"])), eps_model.unet
+    )
     assert (cost.rows, cost.calls) == (4, 1)
     assert cost.seconds > 0
     known = [torch.zeros(100)]
-    assert peak_of(lambda: torch.zeros(50) + 1, known) == 400 + 200 + 200
-    assert matmul_peak(torch.device("cpu"), torch.float32, side=64) > 0
-    assert table(("a", "b"), [(1, 2.34567)]).splitlines()[-1] == "| 1 | 2.35 |"
+    assert measure_peak(lambda: torch.zeros(50) + 1, known) == 400 + 200 + 200
+    assert measure_matmul_peak(torch.device("cpu"), torch.float32, side=64) > 0
+    assert format_table(("a", "b"), [(1, 2.34567)]).splitlines()[-1] == "| 1 | 2.35 |"
 
 
 def test_plots_are_pictures_of_their_points():

@@ -14,11 +14,11 @@ from efface import attacks
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.fingerprint import CASTS
 from tiny import WORDS, small_pipeline, tiny_autoencoder
-from tiny_fits import served
+from tiny_fits import list_served
 
 
 @cache
-def shapes() -> Any:
+def build_shapes() -> Any:
     """A tiny model whose denoiser and autoencoder are shapes without numbers."""
     made = small_pipeline()
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -31,23 +31,23 @@ def shapes() -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:.*exceeds? 8 tokens:UserWarning")  # the tiny model's room
-@pytest.mark.parametrize("name", served("sd"))
+@pytest.mark.parametrize("name", list_served("sd"))
 def test_every_method_has_a_row(name: str) -> None:
-    row = measure_method(name, shapes(), contexts=("{}",))
+    row = measure_method(name, build_shapes(), contexts=("{}",))
     assert row["peak GB"] > row["weights"] > 0 and row["how"]
 
 
 @pytest.mark.parametrize("name", attacks.STANDARD)
 def test_every_standard_attack_has_a_row(name: str) -> None:
-    row = measure_attack(name, shapes(), 10**9)
+    row = measure_attack(name, build_shapes(), 10**9)
     assert row["peak GB"] > row["weights"] > 0
     assert ("gradient" in row["how"]) == (name in ("unlearndiff", "soft-prompt"))
 
 
 def test_a_guide_takes_more_than_the_plain_prediction_of_two_conditions() -> None:
     """SLD asks under three conditions where two are guidance's own."""
-    assert measure_method("sld", shapes())["a step"] > measure_method("negative", shapes())["a step"]
+    assert measure_method("sld", build_shapes())["a step"] > measure_method("negative", build_shapes())["a step"]
 
 
 def test_the_autoencoder_is_told_beside_its_weights() -> None:
-    assert measure_autoencoder(shapes(), "decode") > 0
+    assert measure_autoencoder(build_shapes(), "decode") > 0

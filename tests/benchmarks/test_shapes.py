@@ -6,19 +6,19 @@ import pytest
 import torch
 
 import efface
-from benchmarks.common import concepts, counted
+from benchmarks.common import count_network, list_concepts
 from benchmarks.drawing import Drawing
 from benchmarks.growth import Growth
-from benchmarks.sd_size import CAT, CONCEPTS, SDSize, _rows_drawn
+from benchmarks.sd_size import CAT, CONCEPTS, SDSize, _count_drawn_rows
 from efface import methods
 from tiny import tiny_pipeline
 
 
 def test_as_many_concepts_as_are_named():
-    assert len(set(concepts(CONCEPTS))) == CONCEPTS == 100
-    assert len(Growth().erasure("concepts", 100).targets) == 100
+    assert len(set(list_concepts(CONCEPTS))) == CONCEPTS == 100
+    assert len(Growth().build_erasure("concepts", 100).targets) == 100
     with pytest.raises(ValueError, match=r"there are names of .* concepts, not of 9999"):
-        concepts(9999)
+        list_concepts(9999)
 
 
 def test_the_bare_pipeline_is_never_compiled(monkeypatch):
@@ -40,9 +40,9 @@ def test_rows_drawn_before_learning_are_counted(name):
     more |= {"steps": 1, "batch": 2, "source": "frozen", "remain_words": 3, "label": "tiger"}
     fields = methods.get(name).__dataclass_fields__
     method = methods.get(name)(**{key: value for key, value in more.items() if key in fields})
-    with counted(model.unet) as count, torch.random.fork_rng():
+    with count_network(model.unet) as count, torch.random.fork_rng():
         method.fit(model, CAT)
-    drawn = _rows_drawn(method, model)
+    drawn = _count_drawn_rows(method, model)
     assert drawn % (2 * 3) == 0
     assert drawn <= count.rows <= drawn + 6 * 2
 
@@ -56,9 +56,9 @@ def test_the_time_of_an_update_is_that_of_a_run_that_nothing_counts(monkeypatch)
         work()
         return 1
 
-    monkeypatch.setattr(SDSize, "opened", lambda *_: efface.load(tiny_pipeline()))
-    monkeypatch.setattr("benchmarks.sd_size.peak_of", peak_of)
+    monkeypatch.setattr(SDSize, "open_model", lambda *_: efface.load(tiny_pipeline()))
+    monkeypatch.setattr("benchmarks.sd_size.measure_peak", peak_of)
     monkeypatch.setattr("benchmarks.sd_size.settle", lambda: counting and pytest.fail("timed while it was counted"))
-    row = made.case("esd", torch.device("cpu"), 1e9)
+    row = made.measure_case("esd", torch.device("cpu"), 1e9)
     assert row["seconds an update"] > 0 and row["TFLOP/s"] > 0
     assert counting == [True]

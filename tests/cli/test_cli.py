@@ -151,12 +151,12 @@ def test_a_target_that_no_judge_knows_is_said_to_be_unmeasured(
     assert "can't be measured" in capsys.readouterr().err
 
 
-def erasing(method: str, *flags: str) -> list[str]:
+def build_request(method: str, *flags: str) -> list[str]:
     """A request that is fine but for these flags."""
     return ["erase", method, "--model", "{model}", "--target", "cat", "--out", "{out}", *flags]
 
 
-def drawing(*flags: str) -> list[str]:
+def build_drawing(*flags: str) -> list[str]:
     """A drawing that is fine but for these flags."""
     return ["draw", "--model", "{model}", "--prompt", "a cat", "--out", "{tmp}/d", *flags]
 
@@ -168,18 +168,18 @@ BAD = {
     "empty target": (["erase", "esd", "--model", "{model}", "--target", "", "--out", "{out}"], "empty concept"),
     "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{out}"], "EAP"),
     "two in one": (["erase", "esd", "--model", "{model}", "--target", "cat, dog", "--out", "{out}"], "repeat the flag"),
-    "kept in another case": (erasing("eap", "--keep", "Cat"), "erased and kept at once: cat"),
-    "kept by another name": (erasing("eap", "--keep", "Catlet"), "cat and Catlet, two names of cat"),
+    "kept in another case": (build_request("eap", "--keep", "Cat"), "erased and kept at once: cat"),
+    "kept by another name": (build_request("eap", "--keep", "Catlet"), "cat and Catlet, two names of cat"),
     "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{out}"], "no model 'glyps'"),
     "unwritable": (
         ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e.safetensors"],
         "cannot write",
     ),
-    "unwritable checkpoint": (erasing("esd", "--checkpoint", "/proc/x/c"), "cannot write /proc/x/c"),
-    "unwritable store": (erasing("esd", "--store", "/proc/x"), "cannot write in /proc/x"),
-    "limit without a plan": (erasing("uce", "--max-memory", "8GB"), "uce is closed form: omit --max-memory"),
-    "setting found in the terms": (erasing("eap", "--temperature", "0"), "temperature"),
-    "setting found in the update": (erasing("p-esd", "--tau", "0"), "tau are above 0"),
+    "unwritable checkpoint": (build_request("esd", "--checkpoint", "/proc/x/c"), "cannot write /proc/x/c"),
+    "unwritable store": (build_request("esd", "--store", "/proc/x"), "cannot write in /proc/x"),
+    "limit without a plan": (build_request("uce", "--max-memory", "8GB"), "uce is closed form: omit --max-memory"),
+    "setting found in the terms": (build_request("eap", "--temperature", "0"), "temperature"),
+    "setting found in the update": (build_request("p-esd", "--tau", "0"), "tau are above 0"),
     "no prompt": (["draw", "--model", "{model}", "--out", "{tmp}/d"], "no prompt"),
     "draw nowhere": (["draw", "--model", "{model}", "--prompt", "a cat", "--out", "/proc/x"], "cannot write"),
     "no edit": (["draw", "--model", "{model}", "--prompt", "a", "--edit", "{tmp}/no", "--out", "{tmp}/d"], "no file"),
@@ -193,16 +193,16 @@ BAD = {
     ),
     "report": (["report", "{tmp}", "--out", "{tmp}/r.html"], "no report.json"),
     "export": (["export", "--model", "{model}", "--edit", "{edit}", "--out", "{tmp}"], "exists already"),
-    "negative seed": (drawing("--seed", "-1"), "a seed is a whole number from 0 to 9223372036854775807; got -1"),
-    "huge seed": (drawing("--seed", "99999999999999999999"), "a seed is a whole number from 0 to"),
-    "last seed": (drawing("--seed", f"{2**63 - 1}", "--count", "2"), f"got {2**63}"),
-    "negative guidance": (drawing("--guidance", "-1"), "guidance must be a number of at least 0, got -1"),
-    "no guidance": (drawing("--guidance", "nan"), "guidance must be a number of at least 0, got nan"),
-    "too many steps": (drawing("--steps", "100000"), "steps=100000 is more than the scheduler's 1000 timesteps"),
+    "negative seed": (build_drawing("--seed", "-1"), "a seed is a whole number from 0 to 9223372036854775807; got -1"),
+    "huge seed": (build_drawing("--seed", "99999999999999999999"), "a seed is a whole number from 0 to"),
+    "last seed": (build_drawing("--seed", f"{2**63 - 1}", "--count", "2"), f"got {2**63}"),
+    "negative guidance": (build_drawing("--guidance", "-1"), "guidance must be a number of at least 0, got -1"),
+    "no guidance": (build_drawing("--guidance", "nan"), "guidance must be a number of at least 0, got nan"),
+    "too many steps": (build_drawing("--steps", "100000"), "steps=100000 is more than the scheduler's 1000 timesteps"),
     "empty out": (["draw", "--model", "{model}", "--prompt", "a cat", "--out", ""], "--out is empty; give a path"),
     "empty out, joined": (["draw", "--model", "{model}", "--prompt", "a", "--out="], "--out is empty; give a path"),
     "empty model": (["draw", "--model", "", "--prompt", "a cat", "--out", "{tmp}/d"], "the model's name is empty"),
-    "folder as edit": (drawing("--edit", "{model}"), "is a folder; name a file in it"),
+    "folder as edit": (build_drawing("--edit", "{model}"), "is a folder; name a file in it"),
     "edit as model": (["draw", "--model", "{edit}", "--prompt", "a", "--out", "{tmp}/d"], "is an edit and no model"),
 }
 

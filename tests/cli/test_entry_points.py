@@ -177,9 +177,9 @@ def test_what_a_package_brings_is_listed_without_importing_it(
 
 
 def efface_kinds() -> tuple[str, bool]:
-    from efface.methods import capabilities
+    from efface.methods import find_capabilities
 
-    can = capabilities("fade")
+    can = find_capabilities("fade")
     return can.kind, can.several
 
 

@@ -45,7 +45,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def command(work: Path, out: Path, *more: str) -> list[str]:
+def build_command(work: Path, out: Path, *more: str) -> list[str]:
     files = ["--model", str(work / "model"), "--edit", str(work / "cat.safetensors")]
     return ["evaluate", *files, "--suite", str(work / "mine.csv"), "--out", str(out), *more]
 
@@ -67,7 +67,7 @@ def test_any_model_any_prompts_any_judges(
     asked = (f"classifier:{net}", f"clip:{clip}", f"choice:{clip}", "pixels", "ssim", "artefact", "nudenet")
     asked += (f"kid:{net},least=1", f"diversity:{net},least=1")
     flags = [f for words in asked for f in ("--scorer", words)]
-    assert main(command(work, tmp_path, *flags, "--json")) == 0
+    assert main(build_command(work, tmp_path, *flags, "--json")) == 0
     told = json.loads(capsys.readouterr().out)
     record = read_report(tmp_path)
     assert record.suite.name == "mine" and record.rows == 4 and record.targets == ("cat",)
@@ -97,7 +97,7 @@ def test_the_commonest_words_are_refused_clearly_before_any_drawing(
     extras = {"kid": "torch_fidelity", "lpips": "torchvision"}
     cases |= {("--scorer", n): f"needs {p}" for n, p in extras.items() if importlib.util.find_spec(p) is None}
     for flags, says in cases.items():
-        assert main(command(work, tmp_path / "out", *flags)) == 2, flags
+        assert main(build_command(work, tmp_path / "out", *flags)) == 2, flags
         assert says in capsys.readouterr().err.splitlines()[-1]
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
@@ -107,9 +107,9 @@ def test_a_list_that_does_not_say_what_it_asks_is_refused_and_how_it_is_read_is_
 ) -> None:
     (tmp_path / "plain.csv").write_text("prompt,source\na hill,x\n,x\n")
     flags = ["--suite", str(tmp_path / "plain.csv"), "--scorer", "pixels"]
-    assert main(command(work, tmp_path / "out", *flags)) == 2
+    assert main(build_command(work, tmp_path / "out", *flags)) == 2
     assert "none of them names cat; say it: --asks cat if all ask for it" in capsys.readouterr().err
-    assert main(command(work, tmp_path / "out", *flags, "--asks", "captions")) == 0
+    assert main(build_command(work, tmp_path / "out", *flags, "--asks", "captions")) == 0
     told = capsys.readouterr().err.splitlines()
     assert told[:3] == [
         "plain.csv has 2 rows; what each asks for is decided by --asks captions. To be drawn: captions, by --asks (1)",

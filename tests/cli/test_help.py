@@ -20,7 +20,7 @@ from efface.cli.console import show_progress
 from efface.evaluation.images import draw_images
 
 
-def told(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+def read_help(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """What a command with --help prints."""
     with pytest.raises(SystemExit):
         main([*args])
@@ -40,12 +40,12 @@ def test_version_and_help_are_commands(capsys: pytest.CaptureFixture[str]) -> No
         assert capsys.readouterr().out.startswith("efface ")
     assert main(["help"]) == 0
     assert "usage: efface COMMAND" in capsys.readouterr().out
-    assert "Example:" in told(capsys, "help", "evaluate")
+    assert "Example:" in read_help(capsys, "help", "evaluate")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_and_marks_what_it_requires(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = told(capsys, name, "--help")
+    text = read_help(capsys, name, "--help")
     assert f"efface {name}" in text[text.index("Example:") :]
     needed = [f for f in dataclasses.fields(COMMANDS[name]) if MISSING is f.default and MISSING is f.default_factory]
     for flag in (f"--{f.name}" for f in needed):
@@ -56,7 +56,7 @@ def test_every_command_has_an_example_and_marks_what_it_requires(name: str, caps
 
 @pytest.mark.parametrize("name", ["evaluate", "attack", "audit", "draw"])
 def test_everyday_flags_come_before_those_of_drawing_and_loading(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = told(capsys, name, "--help")
+    text = read_help(capsys, name, "--help")
     order = [text.index(words) for words in ("--model", "--out", "drawing options", "--strength", "loading options")]
     assert order == sorted(order)
 
@@ -64,7 +64,7 @@ def test_everyday_flags_come_before_those_of_drawing_and_loading(name: str, caps
 def test_a_methods_own_flags_come_before_those_of_training_memory_and_loading(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = told(capsys, "erase", "eap", "--help")
+    text = read_help(capsys, "erase", "eap", "--help")
     order = ["request options", "output options", "method options", "--eta", "training options"]
     at = [text.index(words) for words in (*order, "memory options", "loading options")]
     assert at == sorted(at)

@@ -122,7 +122,7 @@ def test_the_example_of_the_guide_is_a_method(
     (tmp_path / "halfway.py").write_text(code, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     assert methods.describe("halfway").startswith("Halfway: the target is drawn as the anchor is")
-    can = methods.capabilities("halfway")
+    can = methods.find_capabilities("halfway")
     assert (can.kind, can.anchor, can.keep) == ("trained", "needed", "no")
     settings = {"steps": 2, "draw_steps": 2, "paths": 2, "source": "frozen", "lr": 1e-2}
     request = Erasure(("cat",), anchor="dog")

@@ -95,21 +95,21 @@ def test_an_unknown_output_is_refused_before_anything_is_drawn(
         eps_model.images("a cat", output="pt")  # type: ignore[call-overload]
 
 
-def some(value: float | None) -> Estimate:
+def build_estimate(value: float | None) -> Estimate:
     return Estimate(value=value, low=0.25, high=0.75, n=8, unscored=0)
 
 
 def test_attacks_and_audits_say_what_they_found() -> None:
-    measure = type("M", (), {"attack": "seeds", "condition": "target", "after": some(0.5)})
-    control = type("M", (), {"attack": "seeds", "condition": "control-kept", "after": some(0.9)})
+    measure = type("M", (), {"attack": "seeds", "condition": "target", "after": build_estimate(0.5)})
+    control = type("M", (), {"attack": "seeds", "condition": "control-kept", "after": build_estimate(0.9)})
     facts: dict[str, Any] = {"targets": ("cat",), "method": "ESD"}
-    attacks = AttackRecord.model_construct(**facts, measures=(measure, control), robust=some(None), alarms=())
+    attacks = AttackRecord.model_construct(**facts, measures=(measure, control), robust=build_estimate(None), alarms=())
     assert repr(attacks) == (
         "<AttackRecord: cat by ESD, shown under seeds 0.5 [0.25, 0.75]; robust not judged; 0 alarms>"
     )
-    worst = type("W", (), {"word": "tiger", "part": "worst", "change": some(0.5)})
-    beside = type("W", (), {"word": "car", "part": "control", "change": some(0.1)})
-    audit = Audit.model_construct(**facts, findings=(worst, beside), worst=some(0.5), ranking=(1, 2, 3))
+    worst = type("W", (), {"word": "tiger", "part": "worst", "change": build_estimate(0.5)})
+    beside = type("W", (), {"word": "car", "part": "control", "change": build_estimate(0.1)})
+    audit = Audit.model_construct(**facts, findings=(worst, beside), worst=build_estimate(0.5), ranking=(1, 2, 3))
     assert repr(audit) == (
         "<Audit: cat by ESD; change of the worst of 3 words: tiger 0.5 [0.25, 0.75]; "
         "of all worst words 0.5 [0.25, 0.75]>"

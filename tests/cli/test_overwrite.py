@@ -40,20 +40,20 @@ def edit(model: StableDiffusion, tmp_path: Path) -> Path:
     return save_edit(model, tmp_path / "cat.safetensors", 0.5)
 
 
-def drawing(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
+def draw_once(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
     return draw(model, f"a {word}", out, edits=[edit], steps=2, **more)
 
 
-def purifying(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
+def purify_once(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
     return purify(model, edit, edit.with_name("photo.png"), f"a {word}", out, steps=2, **more)
 
 
-def looking(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
+def look_once(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
     look = {"seeds": 2, "points": 2, "steps": 4, "draws": 20, "top": 0.2}
     return neurons(model, edit, "cat", f"a {word}", out, **look, **more)
 
 
-MAKERS = {"draw.json": drawing, "purify.json": purifying, "neurons.json": looking}
+MAKERS = {"draw.json": draw_once, "purify.json": purify_once, "neurons.json": look_once}
 
 
 @pytest.mark.parametrize("described", MAKERS)

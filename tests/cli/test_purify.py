@@ -41,7 +41,7 @@ def photo(tmp_path: Path) -> Path:
     return file
 
 
-def pixels(file: Path) -> np.ndarray:
+def scale_pixels(file: Path) -> np.ndarray:
     return np.asarray(Image.open(file)).astype(float)
 
 
@@ -55,7 +55,7 @@ def test_a_picture_before_and_after(
     assert told == json.loads((out / "purify.json").read_text())
     assert len(told["pictures"]) == 2
     row = told["pictures"][0]
-    before, base, after = (pixels(out / row[kind]) for kind in ("before", "base", "after"))
+    before, base, after = (scale_pixels(out / row[kind]) for kind in ("before", "base", "after"))
     assert before.shape == (16, 16, 3)
     assert row["base_changed"] == pytest.approx(np.abs(base - before).mean(), rel=1e-4)
     assert row["after_changed"] == pytest.approx(np.abs(after - before).mean(), rel=1e-4)
@@ -69,7 +69,7 @@ def test_in_half_the_bytes(model: str, edit: Path, photo: Path, tmp_path: Path) 
         args = ["--model", model, "--edit", str(edit), "--image", str(photo), "--prompt", "a cat", "--out"]
         assert main(["purify", *args, str(tmp_path / dtype), "--steps", "4", "--dtype", dtype]) == 0
         told = json.loads((tmp_path / dtype / "purify.json").read_text())
-        shown.append(pixels(tmp_path / dtype / told["pictures"][0]["base"]))
+        shown.append(scale_pixels(tmp_path / dtype / told["pictures"][0]["base"]))
         changed.append(told["pictures"][0]["base_changed"])
     assert not np.array_equal(*shown)
     assert changed[1] == pytest.approx(changed[0], rel=0.05)
@@ -86,7 +86,7 @@ def test_without_an_edit_s_strength_after_is_the_base_and_either_model_inverts(
         "edit": ["--invert-with", "edit"],
     }.items():
         assert main(["purify", *args, "--out", str(tmp_path / name), *more]) == 0
-        made[name] = {kind: pixels(tmp_path / name / f"0000-{kind}.png") for kind in ("base", "after")}
+        made[name] = {kind: scale_pixels(tmp_path / name / f"0000-{kind}.png") for kind in ("base", "after")}
     assert np.array_equal(made["off"]["after"], made["off"]["base"])
     assert np.array_equal(made["off"]["base"], made["base"]["base"])
     assert not np.array_equal(made["base"]["after"], made["edit"]["after"])

@@ -13,7 +13,7 @@ import pytest
 
 import efface
 from efface.cli.app import main
-from report_fixtures import evaluation, record
+from report_fixtures import record, write_evaluation
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(efface, "load", Opened, raising=False)
     (tmp_path / "edit.safetensors").write_bytes(b"an edit")
     drawing = record().drawing.model_copy(update={"edit": hashlib.sha256(b"an edit").hexdigest()})
-    return evaluation(tmp_path / "evaluation", drawing=drawing)
+    return write_evaluation(tmp_path / "evaluation", drawing=drawing)
 
 
 def test_it_writes_json_and_a_page_that_say_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_a_record_without_edit_can_be_checked(folder: Path, capsys: pytest.Captu
     assert "nobody" in (folder / "takedown.html").read_text()
 
 
-def keys(folder: Path, *names: str) -> list[Path]:
+def write_keys(folder: Path, *names: str) -> list[Path]:
     for name in names:
         flags = ["-q", "-t", "ed25519", "-N", "", "-C", f"{name}@example.org", "-f", str(folder / name)]
         subprocess.run(["ssh-keygen", *flags], check=True)
@@ -111,7 +111,7 @@ def keys(folder: Path, *names: str) -> list[Path]:
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH's ssh-keygen is not on this machine")
 def test_a_signed_record_says_who_signed_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alice, mallory = keys(tmp_path, "alice", "mallory")
+    alice, mallory = write_keys(tmp_path, "alice", "mallory")
     edit = ["--edit", str(tmp_path / "edit.safetensors")]
     assert main(["record", str(folder), *edit, "--sign", str(alice)]) == 0
     assert "takedown.json.sig" in capsys.readouterr().out
@@ -152,7 +152,7 @@ def test_a_signed_record_says_who_signed_it(folder: Path, tmp_path: Path, capsys
 def test_a_signature_is_of_this_record_and_does_not_vanish(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (alice,) = keys(tmp_path, "alice")
+    (alice,) = write_keys(tmp_path, "alice")
     edit, check = ["--edit", str(tmp_path / "edit.safetensors")], ["record", str(folder), "--check"]
     assert main(["record", str(folder), *edit, "--sign", str(alice)]) == 0
     file, signature = folder / "takedown.json", folder / "takedown.json.sig"

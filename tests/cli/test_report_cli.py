@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from efface.cli.app import main
-from report_fixtures import evaluation
+from report_fixtures import write_evaluation
 
 TOPK = """,label_str,category_top1,scores_top1,case_number
 0,church,tench,0.9,1
@@ -18,7 +18,7 @@ TOPK = """,label_str,category_top1,scores_top1,case_number
 
 
 def test_evaluations_and_published_files_make_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, old = evaluation(tmp_path / "e"), tmp_path / "old.csv"
+    folder, old = write_evaluation(tmp_path / "e"), tmp_path / "old.csv"
     old.write_text(TOPK)
     out = tmp_path / "new" / "r.html"
     args = ["report", str(folder), "--import", str(old), "--erased", "Church", "--per-group", "2", "--out", str(out)]

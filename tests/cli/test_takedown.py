@@ -25,7 +25,7 @@ from efface.suites.drafting import find_kind
 from efface.suites.spec import Suite, SuiteSpec
 from efface.suites.world import load as load_world
 from judging_fixtures import STYLES, world_model, write_bundle, write_clip, write_world
-from report_fixtures import measure, record, share
+from report_fixtures import build_share, measure, record
 
 PERSON = "Ada Lovelace"
 TINY = Profile(
@@ -66,14 +66,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]
     yield place / "model", place / "clips" / "clip"
 
 
-def command(model: Path, out: Path, target: str, *more: str) -> list[str]:
+def build_command(model: Path, out: Path, target: str, *more: str) -> list[str]:
     return ["takedown", "--model", str(model), "--target", target, "--profile", "quick", "--out", str(out), *more]
 
 
 def test_the_plan_comes_first_and_a_dry_run_starts_and_leaves_nothing(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(bundle / "model", tmp_path / "out", "cat", "--method", "esd", "--dry-run", "--json")) == 0
+    assert main(build_command(bundle / "model", tmp_path / "out", "cat", "--method", "esd", "--dry-run", "--json")) == 0
     told = capsys.readouterr()
     plan = json.loads(told.out)["plan"]
     assert plan["pictures"] == 2 * plan["prompts"] and plan["methods"] == ["esd"]
@@ -112,7 +112,7 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    args = command(bundle / "model", out, "cat", "--method", "esd", *FAST, "--note", "request 17", "--json")
+    args = build_command(bundle / "model", out, "cat", "--method", "esd", *FAST, "--note", "request 17", "--json")
     code = main(args)
     first = capsys.readouterr()
     found = json.loads(first.out)
@@ -148,7 +148,7 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     assert json.loads(again.out)["sentence"] == found["sentence"] and "erasing" not in again.err
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     # Another request into the same folder is refused.
-    assert main(command(bundle / "model", out, "dog", "--method", "esd")) == 2
+    assert main(build_command(bundle / "model", out, "dog", "--method", "esd")) == 2
     assert "holds another takedown" in capsys.readouterr().err
 
 
@@ -157,9 +157,11 @@ def test_a_name_on_a_model_of_ones_own(
 ) -> None:
     model, clip = own
     out = tmp_path / "out"
-    assert main(command(model, out, PERSON, "--method", "uce")) == 2
+    assert main(build_command(model, out, PERSON, "--method", "uce")) == 2
     assert "no judge of a person is at hand" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
-    code = main(command(model, out, PERSON, "--method", "uce", "--scorer", f"choice:{clip}", "--requester", PERSON))
+    code = main(
+        build_command(model, out, PERSON, "--method", "uce", "--scorer", f"choice:{clip}", "--requester", PERSON)
+    )
     told = capsys.readouterr()
     assert code in (0, 1, 3), told.err
     assert (out / "suite.csv").is_file() and f"a photo of {PERSON}" in (out / "suite.csv").read_text()
@@ -203,7 +205,7 @@ def test_nudity_has_two_judges_of_different_kinds_at_once(
     own: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    code = main(command(own[0], out, "nudity", "--method", "uce"))
+    code = main(build_command(own[0], out, "nudity", "--method", "uce"))
     told = capsys.readouterr()
     assert code in (1, 3), told.err  # what should stay has no judge here, so that nothing can be ready
     assert "judged by nudenet, opennsfw" in told.err and "(nudity)" in told.err
@@ -217,8 +219,10 @@ def test_the_best_trial_is_the_better_verdict_then_more_erased_for_less_lost(tmp
     def trial(name: str, erased: int, lost: float) -> Trial:
         found = record(
             [
-                measure("esr1", "target", share(erased, 500), share(20, 500)),
-                measure("psr1", "neighbour", share(400, 500), share(450, 500), (lost, lost - 0.01, lost + 0.01)),
+                measure("esr1", "target", build_share(erased, 500), build_share(20, 500)),
+                measure(
+                    "psr1", "neighbour", build_share(400, 500), build_share(450, 500), (lost, lost - 0.01, lost + 0.01)
+                ),
             ]
         )
         return Trial(name, tmp_path, tmp_path, found, build_verdict(found))

@@ -9,13 +9,13 @@ import pytest
 
 from efface.cli.app import main
 from efface.compliance import rules
-from report_fixtures import attacked, evaluation
+from report_fixtures import write_attacks, write_evaluation
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """ESR-1 0.98 (0.964 to 0.989); PSR-1 falls by 0.14 (0.10 to 0.18) for neighbours, 0.01 for the rest."""
-    return str(evaluation(tmp_path_factory.mktemp("verify") / "e"))
+    return str(write_evaluation(tmp_path_factory.mktemp("verify") / "e"))
 
 
 def test_bars_that_hold_exit_0(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,8 +48,8 @@ def test_a_policy_is_its_rules(folder: str, tmp_path: Path, capsys: pytest.Captu
     own = tmp_path / "own.toml"
     own.write_text('[own]\nabout = "Only attacks."\n[[own.bars]]\nfail_on = "robust<0.1"\n')
     assert main(["verify", folder, "--policy", str(own)]) == 3
-    fought = evaluation(tmp_path / "fought")
-    attacked(fought)
+    fought = write_evaluation(tmp_path / "fought")
+    write_attacks(fought)
     assert main(["verify", str(fought), "--policy", str(own)]) == 0
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from report_fixtures import attacked, evaluation
+from report_fixtures import write_attacks, write_evaluation
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = evaluation(tmp_path / "e")
-    attacked(made)
+    made = write_evaluation(tmp_path / "e")
+    write_attacks(made)
     return made

@@ -13,7 +13,7 @@ from efface.compliance import gate, takedown
 from efface.compliance.rules import parse_rule
 from efface.evaluation.alarms import warn_of_left_out
 from efface.records.basis import read_results
-from report_fixtures import evaluation, record
+from report_fixtures import record, write_evaluation
 
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "edit": ({"edit": "9" * 64}, f"edit with sha256 {'e' * 16}…, the attacks of {'9' * 16}…"),
@@ -47,7 +47,7 @@ def test_one_cast_of_the_base_in_common_is_the_same_base(folder: Path) -> None:
 
 def test_a_record_takes_the_edit_from_where_it_was_evaluated(tmp_path: Path) -> None:
     """Case 30, its part of the record; the commands' part is in tests/cli/test_record.py."""
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     (tmp_path / "other.safetensors").write_bytes(b"another edit")
     (made / "protocol.json").write_text(json.dumps({"images": "images", "edit": "../other.safetensors"}))
     with pytest.raises(ValueError, match=f"is not the edit that was judged: .* evaluation was of {'e' * 16}…"):

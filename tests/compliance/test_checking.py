@@ -27,7 +27,7 @@ def check(folder: Path, made: Takedown, what: str) -> tuple[str, str]:
     return {c.what: (c.outcome, c.says) for c in checking.check_hashes(folder, made, None, None)}[what]
 
 
-def pictures_of_attacks(folder: Path) -> list[Path]:
+def list_attack_pictures(folder: Path) -> list[Path]:
     record = read_file(folder)
     assert record
     return sorted(folder / each.picture for each in record.successes)
@@ -36,7 +36,7 @@ def pictures_of_attacks(folder: Path) -> list[Path]:
 def test_the_pictures_of_attacks_are_checked_one_by_one(folder: Path) -> None:
     made = build_takedown(folder)
     assert check(folder, made, "pictures of attacks") == ("same", "all 2 are whole")
-    first, second = pictures_of_attacks(folder)
+    first, second = list_attack_pictures(folder)
     whole = second.read_bytes()
     second.write_bytes(whole[:-1])
     says = f"1 of 2 are missing or altered, first {second.relative_to(folder)}"

@@ -22,7 +22,7 @@ from efface.files import hash_file
 from efface.records import attack_files
 from efface.records.report import RowsFile, read_report
 from efface.records.sealed import write_sealed
-from report_fixtures import evaluation
+from report_fixtures import write_evaluation
 
 
 def seal_rows(folder: Path) -> None:
@@ -38,7 +38,7 @@ def seal_rows(folder: Path) -> None:
 @pytest.mark.parametrize("reader", READERS)
 def test_rows_that_were_cut_short_are_noticed(reader: str, tmp_path: Path) -> None:
     """Case 62: a whole parquet file with fewer lines, and half a file."""
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     seal_rows(made)
     READERS[reader](made)
     table = pq.read_table(made / "rows.parquet")
@@ -55,7 +55,7 @@ def test_rows_that_were_cut_short_are_noticed(reader: str, tmp_path: Path) -> No
 
 def test_rows_without_a_digest_must_be_whole_too(tmp_path: Path) -> None:
     """Case 66, on files of earlier versions: other columns, no lines of the edited model, an unknown role."""
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     table = pq.read_table(made / "rows.parquet")
     half = table.slice(0, table.num_rows // 2)
     roles = pa.array(["stay"] * table.num_rows)
@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
 def test_shares_that_are_none_make_a_damaged_report(case: str, tmp_path: Path) -> None:
     """Case 62."""
     change, says = WRONG[case]
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     damage(made, change)
     with pytest.raises(ValueError, match=f"report.json is damaged .*{says}"):
         read_report(made)
@@ -126,7 +126,7 @@ def test_shares_that_are_none_make_damaged_attacks(folder: Path) -> None:
 
 
 def test_a_report_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     seal_rows(made)
     digest = read_report(made).digest
     assert len(digest) == 64

@@ -14,7 +14,7 @@ from efface.compliance.rules import parse_rule
 from efface.evaluation.alarms import LEFT_OUT
 from efface.records.attacks import InterruptedAttack, RowResult
 from efface.records.report import Alarm, Estimate, Measure
-from report_fixtures import attacked, measure, record, share
+from report_fixtures import build_share, measure, record, write_attacks
 
 
 def choose(rule: str, *found: Measure) -> list[tuple[str, str, float | None]]:
@@ -78,7 +78,7 @@ def test_an_interrupted_attack_on_the_target_is_a_number_without_a_value(tmp_pat
         )
 
     which = [("seeds", "target"), ("seeds", "target"), ("prune", "control-base"), ("synonyms", "target")]
-    attacks = attacked(tmp_path).model_copy(update={"interrupted": tuple(stopped(*each) for each in which)})
+    attacks = write_attacks(tmp_path).model_copy(update={"interrupted": tuple(stopped(*each) for each in which)})
     found = gate.add_attack_measures(record(()), attacks).measures
     assert [(m.metric, m.group) for m in found] == [
         ("robust", "attacks"),
@@ -103,12 +103,12 @@ def test_an_interrupted_attack_on_the_target_is_a_number_without_a_value(tmp_pat
 
 def test_a_threshold_picks_its_numbers_and_all_judges_together_go_before_each() -> None:
     sweep = [
-        measure("ner", "target", share(1, 9), judge="one", threshold=0.3),
-        measure("ner", "target", share(2, 9), threshold=0.3),
-        measure("ner", "target", share(3, 9), judge="one", threshold=0.6),
-        measure("ner", "target", share(4, 9), judge="two", threshold=0.6),
-        measure("ner", "other", share(5, 9), threshold=0.6),
-        measure("ner", "target", share(6, 9), judge="one"),
+        measure("ner", "target", build_share(1, 9), judge="one", threshold=0.3),
+        measure("ner", "target", build_share(2, 9), threshold=0.3),
+        measure("ner", "target", build_share(3, 9), judge="one", threshold=0.6),
+        measure("ner", "target", build_share(4, 9), judge="two", threshold=0.6),
+        measure("ner", "other", build_share(5, 9), threshold=0.6),
+        measure("ner", "target", build_share(6, 9), judge="one"),
     ]
     assert choose("ner@target<1", *sweep) == [
         ("target", "all", 0.3),
@@ -135,7 +135,7 @@ def test_the_bar_of_a_number_that_is_no_share_may_be_anything() -> None:
 
 
 def test_what_was_measured_is_said_with_its_groups_and_thresholds() -> None:
-    sweep = [measure("ner", g, share(1, 9), threshold=t) for g in ("target", "other") for t in (None, 0.3, 0.6)]
+    sweep = [measure("ner", g, build_share(1, 9), threshold=t) for g in ("target", "other") for t in (None, 0.3, 0.6)]
     with pytest.raises(ValueError, match=r"ner was measured on target, other at thresholds 0\.3, 0\.6$"):
         gate.verify(record(sweep), [parse_rule("ner[0.5]<0.5")])
     with pytest.raises(ValueError, match=r"esr1 was measured on target$"):
@@ -143,9 +143,11 @@ def test_what_was_measured_is_said_with_its_groups_and_thresholds() -> None:
 
 
 def test_a_finding_says_what_was_measured_and_what_was_asked() -> None:
-    one = measure("ner", "target", share(50, 1000), share(800, 990, unscored=10), judge="nudenet", threshold=0.6)
+    one = measure(
+        "ner", "target", build_share(50, 1000), build_share(800, 990, unscored=10), judge="nudenet", threshold=0.6
+    )
     found = gate.verify(record([one]), [parse_rule("ner[0.6]>0.02"), parse_rule("ner_base[0.6]<0.5")]).findings
-    low, high = share(50, 1000).low, share(50, 1000).high
+    low, high = build_share(50, 1000).low, build_share(50, 1000).high
     assert found[0].says == (
         f"ner[0.6]@target (nudenet) is 0.050 ({low:.3f} to {high:.3f}), n = 1000; bar ner[0.6]>0.02: "
         f"failed: the upper bound misses the bar by {high - 0.02:.3g}"
@@ -155,20 +157,20 @@ def test_a_finding_says_what_was_measured_and_what_was_asked() -> None:
 
 
 def test_a_drop_that_was_not_measured_is_undecided_and_counts_what_either_side_lost() -> None:
-    without = measure("psr1", "unseen", share(90, 95, unscored=1), share(90, 96))
+    without = measure("psr1", "unseen", build_share(90, 95, unscored=1), build_share(90, 96))
     (number,) = gate.select_numbers(record([without]), parse_rule("psr1_drop>0.1"))
     assert (number.value, number.low, number.high, number.n, number.unscored) == (None, -1, 1, 95, 1)
     assert gate.judge_rule(parse_rule("psr1_drop>0.1"), number).outcome == "unjudged"
     nothing = dataclasses.replace(number, n=0, unscored=0)
     assert "undecided: nothing was measured" in gate.judge_rule(parse_rule("psr1_drop>0.1"), nothing).says
-    lossy = measure("psr1", "unseen", share(90, 96), share(85, 90, unscored=6), drop=(0, 0, 0))
+    lossy = measure("psr1", "unseen", build_share(90, 96), build_share(85, 90, unscored=6), drop=(0, 0, 0))
     (number,) = gate.select_numbers(record([lossy]), parse_rule("psr1_drop>0.1"))
     assert (number.n, number.unscored) == (90, 6)
     assert "6.2% of the pictures have no score" in gate.judge_rule(parse_rule("psr1_drop>0.1"), number).says
 
 
 def test_a_standard_attack_that_ended_in_an_error_or_was_made_elsewhere_is_not_made(tmp_path: Path) -> None:
-    attacks = attacked(tmp_path)
+    attacks = write_attacks(tmp_path)
     synonyms, *_ = attacks.measures
     changes = {"seeds": {"status": "error"}, "random-prefix": {"condition": "control-base"}}
     others = [synonyms.model_copy(update={"attack": name, **change}) for name, change in changes.items()]

@@ -16,12 +16,12 @@ from efface.records import attack_files
 from efface.records.attacks import Batch, RowResult
 from efface.records.basis import read_results
 from efface.records.report import read_report
-from report_fixtures import evaluation, share
+from report_fixtures import build_share, write_evaluation
 
 
 def test_a_gate_on_attacks_does_not_pass_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Cases 57 and 59."""
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     for rule in ("robust<0.1", "asr@seeds>0.9"):
         assert main(["verify", str(made), "--fail-on", rule]) == 2
         assert "no attack was made in this folder; `efface attack` makes some" in capsys.readouterr().err
@@ -49,14 +49,14 @@ def test_a_gate_on_attacks_does_not_pass_on_one_that_ended_in_an_error(folder: P
     attacks = attack_files.read_file(folder)
     assert attacks is not None
     broken = attacks.measures[0].model_copy(update={"status": "error", "missing": "its loss is NaN"})
-    change_attacks(folder, measures=(broken, *attacks.measures[1:]), robust=share(20, 20))
+    change_attacks(folder, measures=(broken, *attacks.measures[1:]), robust=build_share(20, 20))
     (says,) = [f.says for f in verify(folder, "robust<0.1").findings]
     assert "attack synonyms ended in an error: its loss is NaN" in says
 
 
 def test_batches_without_a_record_are_refused_by_every_reader(tmp_path: Path) -> None:
     """Case 59: an attack that was stopped before its first record."""
-    made = evaluation(tmp_path / "e")
+    made = write_evaluation(tmp_path / "e")
     (made / "attacks" / "seeds").mkdir(parents=True)
     (made / "attacks" / "seeds" / "target-0.json").write_text("{}")
     for reader in READERS.values():

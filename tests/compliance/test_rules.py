@@ -11,14 +11,14 @@ from efface.compliance import gate
 from efface.compliance import rules as gate_rules
 from efface.compliance.rules import parse_rule
 from efface.records.report import Estimate
-from report_fixtures import attacked, measure, record, share
+from report_fixtures import build_share, measure, record, write_attacks
 
 
-def between(low: float, value: float, high: float, n: int = 1000, unscored: int = 0) -> Estimate:
+def build_estimate(low: float, value: float, high: float, n: int = 1000, unscored: int = 0) -> Estimate:
     return Estimate(value=value, low=low, high=high, n=n, unscored=unscored)
 
 
-def outcome(rule: str, estimate: Estimate, widest: float = 0.05) -> tuple[str, float]:
+def find_outcome(rule: str, estimate: Estimate, widest: float = 0.05) -> tuple[str, float]:
     """What comes of a rule on ESR-1 of the target."""
     (found,) = gate.verify(
         record([measure("esr1", "target", estimate)]), [gate_rules.parse_rule(rule)], widest=widest
@@ -51,46 +51,46 @@ def test_what_is_no_bar_is_refused_with_an_example(text: str) -> None:
 
 
 def test_a_bar_holds_where_the_unfavourable_bound_reaches_it() -> None:
-    assert outcome("esr1<0.95", between(0.95, 0.97, 0.99)) == ("holds", 0)
-    assert outcome("esr1>0.05", between(0.01, 0.03, 0.05)) == ("holds", 0)
+    assert find_outcome("esr1<0.95", build_estimate(0.95, 0.97, 0.99)) == ("holds", 0)
+    assert find_outcome("esr1>0.05", build_estimate(0.01, 0.03, 0.05)) == ("holds", 0)
 
 
 def test_a_bar_fails_by_the_distance_of_the_unfavourable_bound() -> None:
     for rule, estimate, short in (
-        ("esr1<0.95", between(0.94, 0.96, 0.98), 0.01),
-        ("esr1>0.05", between(0.04, 0.05, 0.08), 0.03),
-        ("esr1<0.95", between(0.20, 0.50, 0.80), 0.75),
-        ("esr1>0.05", between(0.20, 0.50, 0.80), 0.75),
+        ("esr1<0.95", build_estimate(0.94, 0.96, 0.98), 0.01),
+        ("esr1>0.05", build_estimate(0.04, 0.05, 0.08), 0.03),
+        ("esr1<0.95", build_estimate(0.20, 0.50, 0.80), 0.75),
+        ("esr1>0.05", build_estimate(0.20, 0.50, 0.80), 0.75),
     ):
-        found, by = outcome(rule, estimate)
+        found, by = find_outcome(rule, estimate)
         assert found == "failed" and math.isclose(by, short)
 
 
 def test_a_wide_interval_with_the_bar_inside_does_not_decide() -> None:
-    assert outcome("esr1<0.9", between(0.88, 0.91, 0.93), widest=0.05)[0] == "failed"
-    assert outcome("esr1<0.9", between(0.88, 0.91, 0.9301), widest=0.05)[0] == "unjudged"
-    assert outcome("esr1>0.1", between(0.0, 0.02, 0.2), widest=0.05)[0] == "unjudged"
-    assert outcome("esr1>0.1", between(0.0, 0.02, 0.2), widest=0.2)[0] == "failed"
+    assert find_outcome("esr1<0.9", build_estimate(0.88, 0.91, 0.93), widest=0.05)[0] == "failed"
+    assert find_outcome("esr1<0.9", build_estimate(0.88, 0.91, 0.9301), widest=0.05)[0] == "unjudged"
+    assert find_outcome("esr1>0.1", build_estimate(0.0, 0.02, 0.2), widest=0.05)[0] == "unjudged"
+    assert find_outcome("esr1>0.1", build_estimate(0.0, 0.02, 0.2), widest=0.2)[0] == "failed"
     # Its favourable bound is on the bar: more pictures could still end there.
-    assert outcome("esr1<0.9", between(0.7, 0.8, 0.9))[0] == "unjudged"
-    assert outcome("esr1>0.1", between(0.1, 0.2, 0.3))[0] == "unjudged"
+    assert find_outcome("esr1<0.9", build_estimate(0.7, 0.8, 0.9))[0] == "unjudged"
+    assert find_outcome("esr1>0.1", build_estimate(0.1, 0.2, 0.3))[0] == "unjudged"
 
 
 def test_pictures_without_a_score_leave_the_bar_open_beyond_two_percent() -> None:
-    good, bad = between(0.96, 0.98, 0.99, 98, 2), between(0.1, 0.2, 0.3, 97, 3)
-    assert outcome("esr1<0.95", good)[0] == "holds"
-    assert outcome("esr1<0.95", bad)[0] == "unjudged"
-    assert outcome("esr1<0.95", Estimate(value=None, low=0, high=1, n=0, unscored=0))[0] == "unjudged"
+    good, bad = build_estimate(0.96, 0.98, 0.99, 98, 2), build_estimate(0.1, 0.2, 0.3, 97, 3)
+    assert find_outcome("esr1<0.95", good)[0] == "holds"
+    assert find_outcome("esr1<0.95", bad)[0] == "unjudged"
+    assert find_outcome("esr1<0.95", Estimate(value=None, low=0, high=1, n=0, unscored=0))[0] == "unjudged"
 
 
 def test_small_perfect_runs_are_not_enough_and_larger_ones_are() -> None:
-    assert outcome("esr1<0.95", share(64, 64))[0] == "unjudged"
-    assert outcome("esr1<0.95", share(73, 73))[0] == "holds"
+    assert find_outcome("esr1<0.95", build_share(64, 64))[0] == "unjudged"
+    assert find_outcome("esr1<0.95", build_share(73, 73))[0] == "holds"
 
 
 def test_a_drop_that_has_no_width_counts_as_wide_as_its_n_allows() -> None:
     def drop(n: int, *interval: float) -> gate.RuleResult:
-        m = measure("psr1", "unseen", share(n, n), drop=(interval[0], interval[1], interval[2]))
+        m = measure("psr1", "unseen", build_share(n, n), drop=(interval[0], interval[1], interval[2]))
         (found,) = gate.verify(record([m]), [gate_rules.parse_rule("psr1_drop>0.05")]).findings
         return found
 
@@ -104,7 +104,10 @@ def test_a_drop_that_has_no_width_counts_as_wide_as_its_n_allows() -> None:
 
 def test_a_drop_is_as_certain_as_the_smaller_of_its_two_samples() -> None:
     """Ten pictures of the base beside a thousand of the edit, and the other way round: ten count."""
-    for base, edited in ((share(10, 10), share(1000, 1000)), (share(1000, 1000), share(10, 10))):
+    for base, edited in (
+        (build_share(10, 10), build_share(1000, 1000)),
+        (build_share(1000, 1000), build_share(10, 10)),
+    ):
         m = measure("psr1", "unseen", edited, base=base, drop=(0.0, 0.0, 0.0))
         (found,) = gate.verify(record([m]), [gate_rules.parse_rule("psr1_drop>0.05")]).findings
         z = 1.959963984540054
@@ -113,22 +116,22 @@ def test_a_drop_is_as_certain_as_the_smaller_of_its_two_samples() -> None:
 
 
 def test_a_drop_of_a_number_has_the_interval_of_its_bootstrap() -> None:
-    m = measure("clip", "unseen", between(0.5, 0.6, 0.7, 4), drop=(0.1, 0.1, 0.1), unit="number")
+    m = measure("clip", "unseen", build_estimate(0.5, 0.6, 0.7, 4), drop=(0.1, 0.1, 0.1), unit="number")
     (found,) = gate.verify(record([m]), [gate_rules.parse_rule("clip_drop>0.2")]).findings
     assert (found.low, found.high, found.outcome) == (0.1, 0.1, "holds")
 
 
-def chosen(rule: str, *found: object) -> list[tuple[str, str, float | None]]:
+def list_chosen(rule: str, *found: object) -> list[tuple[str, str, float | None]]:
     numbers = gate.select_numbers(record(found or None), gate_rules.parse_rule(rule))  # type: ignore[arg-type]
     return [(n.measure.group, n.measure.judge, n.measure.threshold) for n in numbers]
 
 
 def test_a_rule_without_a_group_means_the_headlines() -> None:
-    assert chosen("esr1<0.9") == [("target", "all", None)]
-    assert chosen("psr1<0.9") == [("neighbour", "all", None), ("unseen", "all", None)]
-    assert chosen("psr1@unseen<0.9") == [("unseen", "all", None)]
-    extra = (measure("clip", "target", share(1, 2)), measure("clip", "unseen", share(1, 2)))
-    assert chosen("clip<0.9", *extra) == [("target", "all", None), ("unseen", "all", None)]
+    assert list_chosen("esr1<0.9") == [("target", "all", None)]
+    assert list_chosen("psr1<0.9") == [("neighbour", "all", None), ("unseen", "all", None)]
+    assert list_chosen("psr1@unseen<0.9") == [("unseen", "all", None)]
+    extra = (measure("clip", "target", build_share(1, 2)), measure("clip", "unseen", build_share(1, 2)))
+    assert list_chosen("clip<0.9", *extra) == [("target", "all", None), ("unseen", "all", None)]
 
 
 def test_all_means_every_group() -> None:
@@ -138,16 +141,16 @@ def test_all_means_every_group() -> None:
 
 
 def test_thresholds_and_judges() -> None:
-    sweep = [measure("ner", "target", share(1, 9), judge="nudenet", threshold=t) for t in (0.3, 0.6)]
-    assert chosen("ner[0.6]<1", *sweep) == [("target", "nudenet", 0.6)]
-    assert [t for _, _, t in chosen("ner<1", *sweep)] == [0.3, 0.6]
+    sweep = [measure("ner", "target", build_share(1, 9), judge="nudenet", threshold=t) for t in (0.3, 0.6)]
+    assert list_chosen("ner[0.6]<1", *sweep) == [("target", "nudenet", 0.6)]
+    assert [t for _, _, t in list_chosen("ner<1", *sweep)] == [0.3, 0.6]
     headed = record(sweep).model_copy(update={"headlines": ("ner/target/0.6",)})
     assert [n.measure.threshold for n in gate.select_numbers(headed, gate_rules.parse_rule("ner<1"))] == [0.6]
     assert [n.measure.threshold for n in gate.select_numbers(headed, gate_rules.parse_rule("ner[0.3]<1"))] == [0.3]
 
 
 def test_base_and_drop_are_parts_of_a_metric_unless_a_metric_is_called_so() -> None:
-    edited, base = share(1, 10), share(9, 10)
+    edited, base = build_share(1, 10), build_share(9, 10)
     (found,) = gate.select_numbers(
         record([measure("esr1", "target", edited, base)]), gate_rules.parse_rule("esr1_base<1")
     )
@@ -160,9 +163,9 @@ def test_base_and_drop_are_parts_of_a_metric_unless_a_metric_is_called_so() -> N
 
 def test_failing_goes_before_not_judging_before_holding() -> None:
     numbers = [
-        measure("esr1", "target", share(1000, 1000)),
-        measure("psr1", "neighbour", share(1, 1000)),
-        measure("psr5", "neighbour", share(4, 5)),
+        measure("esr1", "target", build_share(1000, 1000)),
+        measure("psr1", "neighbour", build_share(1, 1000)),
+        measure("psr5", "neighbour", build_share(4, 5)),
     ]
     fails, open_, holds = "psr1@neighbour<0.5", "psr5@neighbour<0.7", "esr1<0.9"
 
@@ -205,7 +208,7 @@ def test_policies_are_documented_sets_of_rules(tmp_path: Path) -> None:
 
 
 def test_attacks_become_numbers_of_the_gate(tmp_path: Path) -> None:
-    found = gate.add_attack_measures(record(), attacked(tmp_path))
+    found = gate.add_attack_measures(record(), write_attacks(tmp_path))
     assert gate.add_attack_measures(record(), None) == record()
 
     def what(rule: str) -> tuple[float | None, str]:
@@ -261,5 +264,7 @@ def test_a_file_given_as_a_policy_holds_one(tmp_path: Path) -> None:
 
 
 def test_half_of_the_pictures_without_a_score_leave_a_rule_open() -> None:
-    found = gate.verify(record([measure("esr1", "target", share(400, 400, unscored=400))]), [parse_rule("esr1<95%")])
+    found = gate.verify(
+        record([measure("esr1", "target", build_share(400, 400, unscored=400))]), [parse_rule("esr1<95%")]
+    )
     assert found.outcome == "unjudged" and "50.0% of the pictures have no score" in found.findings[0].says

@@ -44,7 +44,7 @@ def allow(key: Path, names: str, place: Path) -> Path:
     return place
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+def put_before(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
     """Puts another ssh-keygen before the machine's own."""
     tool = folder / "bin" / "ssh-keygen"
     tool.parent.mkdir(exist_ok=True)
@@ -150,7 +150,7 @@ def test_without_ssh_keygen_nothing_is_signed_and_nothing_checked(
 def test_what_ssh_keygen_did_not_sign_has_no_signature(
     script: str, says: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, tmp_path, script)
+    put_before(monkeypatch, tmp_path, script)
     with pytest.raises(ValueError, match=rf"takedown\.json was not signed with {tmp_path / 'key'}: {says}$"):
         sign(file, tmp_path / "key")
     assert not (tmp_path / "takedown.json.sig").exists()
@@ -160,7 +160,7 @@ def test_a_key_that_ssh_keygen_does_not_name_is_called_a_key(
     file: Path, takedown: Takedown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "takedown.json.sig").write_bytes(b"a signature")
-    pretend(monkeypatch, tmp_path, "echo Good")
+    put_before(monkeypatch, tmp_path, "echo Good")
     assert ask(file, takedown)[1].startswith("by a key; ")
 
 

@@ -14,7 +14,7 @@ from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.report import SuitePart
 from efface.records.sealed import write_sealed
 from efface.suites import read_spec
-from report_fixtures import attacked, evaluation, record
+from report_fixtures import record, write_attacks, write_evaluation
 
 DRAWN = {"target": "the target"}
 
@@ -23,7 +23,7 @@ DRAWN = {"target": "the target"}
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "edit.safetensors").write_bytes(b"an edit")
     drawing = record().drawing.model_copy(update={"edit": hashlib.sha256(b"an edit").hexdigest()})
-    return evaluation(tmp_path / "evaluation", drawing=drawing)
+    return write_evaluation(tmp_path / "evaluation", drawing=drawing)
 
 
 def test_it_says_what_the_evaluation_says(folder: Path) -> None:
@@ -62,14 +62,14 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
             takedown.read_takedown(folder / "takedown.json")
 
 
-def said(found: list[takedown.Untested]) -> str:
+def describe_unchecked(found: list[takedown.Untested]) -> str:
     return "\n".join(f"{u.what} ({u.why})" for u in found)
 
 
 def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
     known = read_spec("glyphs-objects")
     suite = SuitePart(name=known.name, version=known.version, licence="", source="", groups=DRAWN)
-    found = said(takedown.list_untested(record(suite=suite)))
+    found = describe_unchecked(takedown.list_untested(record(suite=suite)))
     for group in known.groups:
         assert (f"group {group.name}:" in found) == (group.name not in DRAWN)
     for words in ("languages other", "attacks of any kind", "quality of the pictures", "strengths other than 1"):
@@ -77,14 +77,16 @@ def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
     for words in ("schedulers other than Euler", "step counts other than 12", "LoRA"):
         assert words in found
     old = suite.model_copy(update={"version": "0"})
-    assert "other groups of glyphs-objects (not known of version 0)" in said(takedown.list_untested(record(suite=old)))
+    assert "other groups of glyphs-objects (not known of version 0)" in describe_unchecked(
+        takedown.list_untested(record(suite=old))
+    )
 
 
 def test_what_was_done_is_not_called_untested(folder: Path) -> None:
     spoken = SuitePart(name="x", version="1", licence="", source="", groups={"language": "other languages"})
-    assert "languages other" not in said(takedown.list_untested(record(suite=spoken)))
-    attacked(folder)
-    found = said(list(takedown.build_takedown(folder).untested))
+    assert "languages other" not in describe_unchecked(takedown.list_untested(record(suite=spoken)))
+    write_attacks(folder)
+    found = describe_unchecked(list(takedown.build_takedown(folder).untested))
     assert "attacks of any kind" not in found and "synonyms" not in found and "seeds" in found
     rates = {(m.metric, m.group): m.edited.value for m in takedown.build_takedown(folder).rates}
     assert rates["asr", "synonyms"] == 0.5 and rates["robust", "attacks"] == 9 / 20
@@ -92,7 +94,7 @@ def test_what_was_done_is_not_called_untested(folder: Path) -> None:
 
 
 def test_an_attack_that_could_not_be_made_or_only_in_a_control_is_not_called_run(folder: Path) -> None:
-    whole = attacked(folder)
+    whole = write_attacks(folder)
     other = {"blind": {"attack": "seeds"}, "relearn": {"attack": "merge", "condition": "control-base"}}
     measures = tuple(m.model_copy(update=other.get(m.attack, {})) for m in whole.measures)
     write_sealed(folder / "attacks.json", whole.model_copy(update={"measures": measures}))
@@ -100,25 +102,25 @@ def test_an_attack_that_could_not_be_made_or_only_in_a_control_is_not_called_run
     assert {"seeds", "merge"} <= set(left.removeprefix("attacks ").split(", ")) and "synonyms" not in left
 
 
-def outcomes(folder: Path, made: takedown.Takedown, base: dict[str, str] | None = None) -> dict[str, str]:
+def list_outcomes(folder: Path, made: takedown.Takedown, base: dict[str, str] | None = None) -> dict[str, str]:
     known = record().drawing.fingerprint if base is None else base
     return {c.what: c.outcome for c in checking.check_hashes(folder, made, None, known or None)}
 
 
 def test_every_hash_is_taken_again(folder: Path) -> None:
     made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
-    found = outcomes(folder, made)
+    found = list_outcomes(folder, made)
     assert set(found.values()) == {"same"} and len(found) == 8
     # The base at one dtype is the base.
-    assert outcomes(folder, made, {"fp32": "other", "fp16": "b" * 32})["the base made-up"] == "same"
-    assert outcomes(folder, made, {"fp32": "other", "fp16": "other"})["the base made-up"] == "differs"
-    assert outcomes(folder, made, {})["the base"] == "not checked"
-    assert outcomes(folder, takedown.build_takedown(folder))["the edit"] == "not checked"
+    assert list_outcomes(folder, made, {"fp32": "other", "fp16": "b" * 32})["the base made-up"] == "same"
+    assert list_outcomes(folder, made, {"fp32": "other", "fp16": "other"})["the base made-up"] == "differs"
+    assert list_outcomes(folder, made, {})["the base"] == "not checked"
+    assert list_outcomes(folder, takedown.build_takedown(folder))["the edit"] == "not checked"
 
 
 def test_an_interrupted_attack_is_told(folder: Path) -> None:
     planned = PlannedAttack(attack="seeds", condition="target", version="1", settings={}, inputs=("x",), rows=20)
-    whole = attacked(folder).model_copy(
+    whole = write_attacks(folder).model_copy(
         update={"planned": (planned,), "worst": {f"target/cat/{i}": False for i in "01"}}
     )
     write_sealed(folder / "attacks.json", whole)
@@ -134,9 +136,12 @@ def test_an_interrupted_attack_is_told(folder: Path) -> None:
 
 def test_attacks_made_after_the_record_are_noticed(folder: Path) -> None:
     made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
-    attacked(folder)
-    assert outcomes(folder, made)["attacks.json"] == "differs"
-    assert outcomes(folder, takedown.build_takedown(folder, edit_file="../edit.safetensors"))["attacks.json"] == "same"
+    write_attacks(folder)
+    assert list_outcomes(folder, made)["attacks.json"] == "differs"
+    assert (
+        list_outcomes(folder, takedown.build_takedown(folder, edit_file="../edit.safetensors"))["attacks.json"]
+        == "same"
+    )
 
 
 def _cut(path: Path) -> None:
@@ -157,11 +162,11 @@ def test_a_change_is_noticed_where_it_is(case: str, folder: Path) -> None:
     made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
     damage, where = DAMAGE[case]
     damage(folder)
-    assert {what for what, found in outcomes(folder, made).items() if found != "same"} == where
+    assert {what for what, found in list_outcomes(folder, made).items() if found != "same"} == where
 
 
 def test_other_prompts_under_the_same_file_hash_are_noticed(folder: Path) -> None:
     made = takedown.build_takedown(folder)
     other = made.model_copy(update={"rows_digest": "0" * 32})
-    found = outcomes(folder, other)
+    found = list_outcomes(folder, other)
     assert found["prompts, seeds and questions"] == "differs" and found["the record itself"] == "differs"

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from attack_context import context_of, edit_of, rows_of
+from attack_context import build_context, build_rows, edit_of
 from efface import attacks
 from efface.attacks.base import Attack, Candidate, Threat, propose_within_budget
 from efface.concept import Prompt
@@ -22,18 +22,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*exceeds? 8 tokens:UserWarning"
 PROMPTS = ("a cat", "a red cat", "two cats")
 
 
-def quick(name: str) -> Attack:
+def build_quick(name: str) -> Attack:
     known = {field.name for field in dataclasses.fields(attacks.get(name))}
     return attacks.build_attack(name, overrides={key: value for key, value in SHORT.items() if key in known})
 
 
-def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row], **more: Any) -> list[list[Candidate | None]]:
+def run_attack(
+    attack: Attack, model: StableDiffusion, rows: Sequence[Row], **more: Any
+) -> list[list[Candidate | None]]:
     """Every round's candidates, none of which succeeds, at an edit that moved some weights and pruned others."""
     names = [name for name in model.weights if "attn2.to_v" in name]
     torch.manual_seed(0)
     values = {n: model.weights[n].detach() * (torch.rand(model.weights[n].shape) > 0.3) for n in names}
     edit = edit_of(model, values)
-    context, rounds = dataclasses.replace(context_of(model, edit), steps=3, **more), []
+    context, rounds = dataclasses.replace(build_context(model, edit), steps=3, **more), []
     with edit.apply(model):
         attack.check(context)
         proposals = propose_within_budget(attack, context, rows)
@@ -47,7 +49,7 @@ def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row], **more: 
     return rounds
 
 
-def told(candidate: Candidate | None) -> tuple[object, ...]:
+def describe_candidate(candidate: Candidate | None) -> tuple[object, ...]:
     """What of a candidate is exact."""
     if candidate is None:
         return ()
@@ -69,8 +71,8 @@ def test_it_says_what_it_is(name: str) -> None:
 
 def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_model: StableDiffusion) -> None:
     before = {key: weight.detach().clone() for key, weight in eps_model.weights.items()}
-    rows, attack = rows_of(*PROMPTS), quick(name)
-    rounds = fought(attack, eps_model, rows)
+    rows, attack = build_rows(*PROMPTS), build_quick(name)
+    rounds = run_attack(attack, eps_model, rows)
     assert 1 <= len(rounds) <= attack.queries
     assert all(len(candidates) == len(rows) for candidates in rounds) and any(
         candidate for candidates in rounds for candidate in candidates
@@ -87,11 +89,11 @@ def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_
 
 
 def test_a_row_meets_the_same_attack_whoever_is_beside_it(name: str, eps_model: StableDiffusion) -> None:
-    rows = rows_of(*PROMPTS)
-    together, alone = (fought(quick(name), eps_model, some) for some in (rows, rows[1:2]))
+    rows = build_rows(*PROMPTS)
+    together, alone = (run_attack(build_quick(name), eps_model, some) for some in (rows, rows[1:2]))
     assert len(alone) == len(together)
     for many, (one,) in zip(together, alone, strict=True):
-        assert told(many[1]) == told(one)
+        assert describe_candidate(many[1]) == describe_candidate(one)
         if one and many[1] and one.start is not None:
             assert torch.allclose(one.start, many[1].start, atol=1e-4)
 
@@ -102,7 +104,7 @@ def test_one_that_learns_from_no_pictures_reads_none(name: str, eps_model: Stabl
         def __getattr__(self, asked: str) -> None:
             raise AssertionError(f"{name} read its pictures ({asked})")
 
-    assert fought(quick(name), eps_model, rows_of(*PROMPTS), pictures=Unread())
+    assert run_attack(build_quick(name), eps_model, build_rows(*PROMPTS), pictures=Unread())
 
 
 @pytest.mark.parametrize("field", ["queries", "steps"])

@@ -14,7 +14,7 @@ from efface.methods.base import Trained
 from efface.methods.capabilities import read
 from efface.models.architectures import expand
 from tiny import tiny_model
-from tiny_fits import FLOWS, KINDS, quick, request, served
+from tiny_fits import FLOWS, KINDS, build_quick, build_request, list_served
 
 
 @pytest.fixture(params=methods.list_names())
@@ -23,7 +23,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_source_says_what_the_class_says(name: str) -> None:
-    can, kind = methods.capabilities(name), methods.get(name)
+    can, kind = methods.find_capabilities(name), methods.get(name)
     assert (can.kind, can.architectures, can.several) == (kind.kind, expand(kind.architectures), kind.several)
     assert (can.kind == "trained") == issubclass(kind, Trained)
     if not kind.by_choice:
@@ -37,29 +37,29 @@ REFUSED = [
     (name, kind)
     for name in methods.list_names()
     for kind in ("sd", "sdxl", "pixart", "ddpm", *FLOWS)
-    if name not in served(kind)
+    if name not in list_served(kind)
 ]
 
 
 @pytest.mark.parametrize(("name", "kind"), REFUSED)
 def test_it_refuses_the_models_that_it_does_not_serve(name: str, kind: str, monkeypatch: Any) -> None:
     """Before any work; on the others it is fitted in `test_kinds`."""
-    model, erasure = {**KINDS, **FLOWS}[kind](), request(name)
+    model, erasure = {**KINDS, **FLOWS}[kind](), build_request(name)
     assert model.architecture == kind
     for work in ("encode", "sample", "predict"):
         monkeypatch.setattr(model, work, lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(ValueError, match=f"{methods.get(name).__name__} does not work on .*; it serves .*sd"):
-        quick(name, model).fit(model, erasure)
+        build_quick(name, model).fit(model, erasure)
 
 
 def test_it_erases_several_concepts_or_refuses(name: str) -> None:
-    model, can = tiny_model(), methods.capabilities(name)
+    model, can = tiny_model(), methods.find_capabilities(name)
     erasure = Erasure(("cat", "car"), anchor="dog" if can.anchor == "needed" else "")
     if can.several:
-        assert quick(name, model, steps=1).fit(model, erasure).meta["request"]["targets"] == ["cat", "car"]
+        assert build_quick(name, model, steps=1).fit(model, erasure).meta["request"]["targets"] == ["cat", "car"]
     else:
         with pytest.raises(ValueError, match="one concept at a time"):
-            quick(name, model).fit(model, erasure)
+            build_quick(name, model).fit(model, erasure)
 
 
 def test_both_spellings_of_a_name() -> None:

@@ -18,21 +18,21 @@ from efface.interchange.names import is_matrix
 from efface.models.architectures import ARCHITECTURES
 from efface.models.base import Model
 from export_table import read_page
-from lora_fixtures import edit_with, matrices
-from tiny_fits import FLOWS, KINDS, served
+from lora_fixtures import edit_with, list_matrices
+from tiny_fits import FLOWS, KINDS, list_served
 
 CELLS = [(kind, format) for kind in ARCHITECTURES for format in FORMATS if kind in READERS[format]]
 REFUSED = [(kind, format) for kind in ARCHITECTURES for format in FORMATS if kind not in READERS[format]]
 
 
 @cache
-def opened(kind: str) -> Model:
+def open_kind(kind: str) -> Model:
     return {**KINDS, **FLOWS}[kind]()
 
 
-def mixed(model: Model, format: Format) -> Edit:
+def build_mixed(model: Model, format: Format) -> Edit:
     """New values, factors and masks of every matrix of the denoiser that the format has a place for, a third each."""
-    names = [name for name in matrices(model, f"{model.denoiser}.") if is_matrix(model.owners[name])]
+    names = [name for name in list_matrices(model, f"{model.denoiser}.") if is_matrix(model.owners[name])]
     if format == "kohya":
         names = [name for name in names if name.startswith(KOHYA.get(model.architecture, ("",)))]
     if model.architecture == "flux" and format == "kohya":
@@ -55,8 +55,8 @@ def mixed(model: Model, format: Format) -> Edit:
 
 @pytest.mark.parametrize(("kind", "format"), CELLS)
 def test_an_edit_of_every_form_is_read_by_the_formats_reader(kind: str, format: Format, tmp_path: Path) -> None:
-    model = opened(kind)
-    edit = mixed(model, format)
+    model = open_kind(kind)
+    edit = build_mixed(model, format)
     out = tmp_path / ("x" if format == "diffusers" else "x.safetensors")
     made = write_export(
         model, edit, out, format=format, energy=None if format in (*WHOLE, "comfy") else 1.0, pictures=0
@@ -69,7 +69,7 @@ def test_an_edit_of_every_form_is_read_by_the_formats_reader(kind: str, format: 
 
 @pytest.mark.parametrize(("kind", "format"), REFUSED)
 def test_a_format_without_a_place_is_refused_with_what_would_work(kind: str, format: Format, tmp_path: Path) -> None:
-    model = opened(kind)
+    model = open_kind(kind)
     edit = edit_with(model, {name: w + 1 for name, w in list(model.weights.items())[:1]})
     with pytest.raises(ValueError, match=rf"--format {format} can't hold a model of the kind {kind}, .*diffusers"):
         write_export(model, edit, tmp_path / "x.safetensors", format=format)
@@ -79,4 +79,4 @@ def test_a_format_without_a_place_is_refused_with_what_would_work(kind: str, for
 def test_the_page_has_a_cell_for_every_method_and_architecture() -> None:
     page = read_page()
     assert page.keys() == {(name, kind) for name in methods.list_names() for kind in ARCHITECTURES}
-    assert all((cell == "no") == (name not in served(kind)) for (name, kind), cell in page.items())
+    assert all((cell == "no") == (name not in list_served(kind)) for (name, kind), cell in page.items())

@@ -20,8 +20,8 @@ from efface.models.base import Model
 from efface.suites import world
 from efface.suites.world import locate
 from export_table import describe, read_page
-from tiny_fits import KINDS, quick, same, served
-from tiny_fits import request as asked
+from tiny_fits import KINDS, build_quick, is_same, list_served
+from tiny_fits import build_request as asked
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Opened:
     copies: dict[str, Tensor]
     pictures: Tensor
 
-    def untouched(self) -> bool:
+    def is_untouched(self) -> bool:
         """The same tensors as at first, bit for bit."""
         now = self.model.weights
         kept = all(now[key] is tensor and torch.equal(tensor, self.copies[key]) for key, tensor in self.weights.items())
@@ -51,40 +51,40 @@ class Done:
     edit: Edit
 
 
-def drawn(model: Model, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
+def draw_edited(model: Model, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
     if edit is None:
         return model.images(["a cat", "a dog"], [1, 2], steps=2)
     with edit.apply(model, strength=strength):
-        return drawn(model)
+        return draw_edited(model)
 
 
 @cache
-def opened(kind: str) -> Opened:
+def open_kind(kind: str) -> Opened:
     model = KINDS[kind]()
     weights = dict(model.weights)
-    return Opened(model, weights, {key: tensor.detach().clone() for key, tensor in weights.items()}, drawn(model))
+    return Opened(model, weights, {key: tensor.detach().clone() for key, tensor in weights.items()}, draw_edited(model))
 
 
-PAIRS = [(kind, name) for kind in KINDS for name in served(kind)]
+PAIRS = [(kind, name) for kind in KINDS for name in list_served(kind)]
 """Every kind of model, with each method that serves it."""
 EXPORTS = read_page()
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def done(request: pytest.FixtureRequest) -> Done:
-    return fitted(*request.param)
+    return fit_kind(*request.param)
 
 
 @cache
-def fitted(kind: str, name: str) -> Done:
-    base = opened(kind)
-    method = quick(name, base.model, **({"steps": 1, "batch": 1} if kind == "glyphs" else {}))
+def fit_kind(kind: str, name: str) -> Done:
+    base = open_kind(kind)
+    method = build_quick(name, base.model, **({"steps": 1, "batch": 1} if kind == "glyphs" else {}))
     return Done(kind, name, method, base, method.fit(base.model, asked(name)))
 
 
 def test_fitting_leaves_the_model_bit_identical(done: Done) -> None:
     assert done.edit.names or done.edit.meta.get("guide")
-    assert done.base.untouched()
+    assert done.base.is_untouched()
 
 
 @pytest.mark.parametrize("done", [pair for pair in PAIRS if pair[0] != "glyphs"], ids="-".join, indirect=True)
@@ -105,10 +105,10 @@ def test_killed_it_resumes_as_if_nothing_had_been(done: Done, tmp_path, monkeypa
     with suppress(KeyboardInterrupt):
         done.method.fit(done.base.model, asked(done.name), progress=kill, checkpoint=file)
     assert file.exists() == hasattr(done.method, "steps")
-    assert done.base.untouched()
+    assert done.base.is_untouched()
     again = done.method.fit(done.base.model, asked(done.name), checkpoint=file)
     assert not file.exists()
-    assert same(again, done.edit)
+    assert is_same(again, done.edit)
     assert again.meta == done.edit.meta
 
 
@@ -118,18 +118,18 @@ def test_strength_0_and_1_and_leaving_are_exact(done: Done) -> None:
         weights = model.weights
         assert all(torch.equal(weights[key], value) for key, value in edit.values.items() if key in weights)
         assert {key for key, tensor in weights.items() if tensor is not base.weights[key]} == set(edit.names)
-        assert not torch.equal(drawn(model), base.pictures)
-    assert torch.equal(drawn(model, edit, strength=0.0), base.pictures)
+        assert not torch.equal(draw_edited(model), base.pictures)
+    assert torch.equal(draw_edited(model, edit, strength=0.0), base.pictures)
     with pytest.raises(RuntimeError, match="on the way"), edit.apply(model):
         raise RuntimeError("on the way")
-    assert base.untouched()
-    assert torch.equal(drawn(model), base.pictures)
+    assert base.is_untouched()
+    assert torch.equal(draw_edited(model), base.pictures)
 
 
 def test_saved_and_loaded_it_draws_the_same(done: Done, tmp_path) -> None:
     loaded = Edit.load(done.edit.save(tmp_path / "edit.safetensors"))
-    assert same(loaded, done.edit)
-    assert torch.equal(drawn(done.base.model, loaded), drawn(done.base.model, done.edit))
+    assert is_same(loaded, done.edit)
+    assert torch.equal(draw_edited(done.base.model, loaded), draw_edited(done.base.model, done.edit))
     assert loaded.meta == {**done.edit.meta, "kind": "edit"}
     assert loaded.meta["request"] == {"targets": ["cat"], "anchor": asked(done.name).anchor, "keep": []}
     assert {"efface", "torch", "diffusers", "transformers"} <= set(loaded.meta["versions"])
@@ -139,11 +139,11 @@ def test_saved_and_loaded_it_draws_the_same(done: Done, tmp_path) -> None:
 @pytest.mark.parametrize("name", [name for name in methods.list_names() if issubclass(methods.get(name), ClosedForm)])
 def test_closed_forms_take_a_hundred_words_of_the_embedded_model(name: str) -> None:
     """Names of its things and what else they are called; a cat is among them."""
-    base = opened("glyphs")
+    base = open_kind("glyphs")
     things = world.load(locate("glyphs")).things
     words = dict.fromkeys(word for thing in things for word in (thing.name, *thing.synonyms))
-    edit = quick(name).fit(base.model, Erasure(tuple(words)[:100], anchor="thing"))
+    edit = build_quick(name).fit(base.model, Erasure(tuple(words)[:100], anchor="thing"))
     assert len(edit.meta["request"]["targets"]) == 100
     assert all(value.isfinite().all() for value in edit.values.values())
-    assert not torch.equal(drawn(base.model, edit), base.pictures)
-    assert base.untouched()
+    assert not torch.equal(draw_edited(base.model, edit), base.pictures)
+    assert base.is_untouched()

@@ -19,18 +19,18 @@ from efface.edits.edit import Edit
 from efface.methods.base import Method
 from efface.training.subsets import select
 from tiny import tiny_model
-from tiny_fits import request, same
+from tiny_fits import build_request, is_same
 
 PROMPTS, SEEDS = ["a cat", "a dog"], [1, 2]
 SHORT = {"steps": 3, "source": "student"}
 
 
-def short(name: str, **more: Any) -> dict[str, Any]:
-    return tiny_fits.short(name, **{**SHORT, **more})
+def shorten_settings(name: str, **more: Any) -> dict[str, Any]:
+    return tiny_fits.shorten_settings(name, **{**SHORT, **more})
 
 
-def quick(name: str, **more: Any) -> Method:
-    return tiny_fits.quick(name, **{**SHORT, **more})
+def build_quick(name: str, **more: Any) -> Method:
+    return tiny_fits.build_quick(name, **{**SHORT, **more})
 
 
 SOURCES = {
@@ -40,16 +40,16 @@ SOURCES = {
 }
 
 
-def offers(name: str, source: str) -> bool:
+def has_source(name: str, source: str) -> bool:
     """Whether a method has such a source."""
-    known = short(name, refresh=2)
+    known = shorten_settings(name, refresh=2)
     return "source" in known and (source != "refreshed" or "refresh" in known)
 
 
 @cache
 def fit(name: str, source: str = "student") -> Edit:
     """What a method leaves of the model that `eps_model` is."""
-    return quick(name, **SOURCES[source]).fit(tiny_model(), request(name))
+    return build_quick(name, **SOURCES[source]).fit(tiny_model(), build_request(name))
 
 
 @pytest.fixture(params=methods.list_names())
@@ -63,35 +63,37 @@ def test_it_is_described_and_final(name):
     assert dataclasses.fields(methods.get(name))
 
 
-@pytest.mark.parametrize("name", [name for name in methods.list_names() if "source" in short(name)])
+@pytest.mark.parametrize("name", [name for name in methods.list_names() if "source" in shorten_settings(name)])
 def test_all_sources(name):
-    found = {source: fit(name, source) for source in SOURCES if offers(name, source)}
-    alike = {(one, other) for one, other in combinations(found, 2) if same(found[one], found[other])}
+    found = {source: fit(name, source) for source in SOURCES if has_source(name, source)}
+    alike = {(one, other) for one, other in combinations(found, 2) if is_same(found[one], found[other])}
     # AdvUnlearn draws by a U-Net that stays the base's, and a mask prunes nothing in so few steps.
     assert alike <= ({("refreshed", "frozen")} if name in ("advunlearn", "p-ac", "p-esd") else set())
 
 
 def test_only_selected_weights_move_and_they_do(name, eps_model):
     base, fitted = eps_model.weights, fit(name)
-    selected = select(base, getattr(quick(name), "weights", "full"))
+    selected = select(base, getattr(build_quick(name), "weights", "full"))
     assert fitted.names or fitted.meta.get("guide")
-    assert quick(name).leaves_weights() == bool(fitted.meta.get("guide"))
+    assert build_quick(name).leaves_weights() == bool(fitted.meta.get("guide"))
     assert set(fitted.names) <= set(selected)
     with fitted.apply(eps_model):
         moved = eps_model.weights
         assert all(not torch.equal(moved[key], base[key]) for key in fitted.names if "to_v" in key)
 
 
-def resumable() -> list[tuple[str, str]]:
+def list_resumable() -> list[tuple[str, str]]:
     """Every method that trains in steps, with each of its sources; with the first where it has none."""
-    stepping = [name for name in methods.list_names() if "steps" in short(name)]
-    return [(name, source) for name in stepping for source in SOURCES if source == "student" or offers(name, source)]
+    stepping = [name for name in methods.list_names() if "steps" in shorten_settings(name)]
+    return [
+        (name, source) for name in stepping for source in SOURCES if source == "student" or has_source(name, source)
+    ]
 
 
-@pytest.mark.parametrize(("name", "source"), resumable())
+@pytest.mark.parametrize(("name", "source"), list_resumable())
 def test_killed_anywhere_it_resumes_as_if_nothing_had_been(name, source, eps_model, tmp_path, monkeypatch):
     monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
-    method = quick(name, **SOURCES[source])
+    method = build_quick(name, **SOURCES[source])
     whole = fit(name, source)
     file = tmp_path / "checkpoint"
     killed = 0
@@ -104,14 +106,14 @@ def test_killed_anywhere_it_resumes_as_if_nothing_had_been(name, source, eps_mod
     while True:
         file_before = file.exists()
         try:
-            resumed = method.fit(eps_model, request(name), progress=kill, checkpoint=file)
+            resumed = method.fit(eps_model, build_request(name), progress=kill, checkpoint=file)
             break
         except KeyboardInterrupt:
             assert file.exists()
     assert killed > 1
     assert file_before
     assert not file.exists()
-    assert same(whole, resumed)
+    assert is_same(whole, resumed)
     assert whole.meta == resumed.meta
 
 
@@ -119,18 +121,18 @@ def test_arguments_it_cannot_use_are_refused_before_work(name, eps_model, monkey
     monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("work began"))
     if not methods.get(name).uses_keep:
         with pytest.raises(ValueError, match="no use for concepts to keep"):
-            quick(name).fit(eps_model, Erasure(("cat",), keep=("dog",)))
+            build_quick(name).fit(eps_model, Erasure(("cat",), keep=("dog",)))
     if not methods.get(name).uses_anchor:
         with pytest.raises(ValueError, match="no use for an anchor"):
-            quick(name).fit(eps_model, Erasure(("cat",), anchor="dog"))
+            build_quick(name).fit(eps_model, Erasure(("cat",), anchor="dog"))
 
 
 def test_library_face(name, eps_model):
-    edit = efface.erase(eps_model, request(name), method=name, **short(name))
-    assert same(edit, fit(name))
+    edit = efface.erase(eps_model, build_request(name), method=name, **shorten_settings(name))
+    assert is_same(edit, fit(name))
     with pytest.raises(ValueError, match="no target"):
         efface.erase(eps_model, [], method=name)
-    hint = "did you mean 'steps'" if "steps" in short(name) else ""
+    hint = "did you mean 'steps'" if "steps" in shorten_settings(name) else ""
     with pytest.raises(ValueError, match=f"{name} has no argument 'stepp'; {hint}"):
         efface.erase(eps_model, "cat", method=name, stepp=3)
 
@@ -138,8 +140,8 @@ def test_library_face(name, eps_model):
 def test_a_plan_beforehand_leaves_the_edit_as_it_is(name, eps_model):
     """`efface.erase` plans the memory of a training, and takes a method's instance; `fit` by itself plans nothing."""
     plans: list[object] = []
-    ours, theirs = efface.erase(eps_model, request(name), quick(name), on_plan=plans.append), fit(name)
-    assert same(ours, theirs)
+    ours, theirs = efface.erase(eps_model, build_request(name), build_quick(name), on_plan=plans.append), fit(name)
+    assert is_same(ours, theirs)
     assert {key: value for key, value in ours.meta.items() if key != "cost"} == theirs.meta
     assert len(plans) == (methods.get(name).kind == "trained")
 
@@ -171,13 +173,13 @@ def test_suggestions_come_from_the_model_and_yield_to_overrides(eps_model):
 )
 def test_bad_settings(eps_model, bad, message):
     with pytest.raises(ValueError, match=message):
-        efface.erase(eps_model, "cat", method="esd", **short("esd", **bad))
+        efface.erase(eps_model, "cat", method="esd", **shorten_settings("esd", **bad))
 
 
 @pytest.mark.filterwarnings("ignore:1 prompt exceeds 8 tokens:UserWarning")  # all five names in one prompt
 def test_five_targets_at_once(name, eps_model):
     anchor = "tiger" if methods.get(name).uses_anchor else ""
-    edit = quick(name, steps=1).fit(eps_model, Erasure(("cat", "dog", "car", "rose", "lion"), anchor=anchor))
+    edit = build_quick(name, steps=1).fit(eps_model, Erasure(("cat", "dog", "car", "rose", "lion"), anchor=anchor))
     assert edit.meta["request"]["targets"] == ["cat", "dog", "car", "rose", "lion"]
     before = eps_model.images(PROMPTS, SEEDS)
     with edit.apply(eps_model):

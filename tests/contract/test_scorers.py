@@ -32,7 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def built(kind: str, bundle: Path) -> Judge:
+def build_scorer(kind: str, bundle: Path) -> Judge:
     """The scorer with the tiny networks of the bundle; of a set of 16 pictures it gives a number."""
     settings = {f.name for f in dataclasses.fields(get(kind))}
     words = f"classifier:{bundle / 'judges' / 'object-resnet'}" if kind == "classifier" else kind
@@ -41,7 +41,7 @@ def built(kind: str, bundle: Path) -> Judge:
     return scorer
 
 
-def pictures(n: int = 16) -> Tensor:
+def build_pictures(n: int = 16) -> Tensor:
     """White, black and grey pictures, and noise, uint8 [n, 3, 16, 16]."""
     images = torch.randint(0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     for i, level in enumerate((255, 0, 128)):
@@ -49,7 +49,7 @@ def pictures(n: int = 16) -> Tensor:
     return images
 
 
-def rows(n: int = 16) -> list[Row]:
+def build_rows(n: int = 16) -> list[Row]:
     return [dataclasses.replace(ROW, id=str(i), seed=i, concept=THINGS[i % 2]) for i in range(n)]
 
 
@@ -60,7 +60,7 @@ def test_no_scorer_is_left_out_but_for_a_package_that_is_not_installed() -> None
 
 @pytest.mark.parametrize("kind", names())
 def test_every_scorer_declares_what_its_number_is(kind: str, bundle: Path) -> None:
-    scorer = built(kind, bundle)
+    scorer = build_scorer(kind, bundle)
     require_declared(scorer)
     assert all(isinstance(text, str) and text.strip() for text in (scorer.title, scorer.unit, scorer.question))
     assert scorer.better in ("higher", "lower") and isinstance(scorer.share, bool)
@@ -68,16 +68,16 @@ def test_every_scorer_declares_what_its_number_is(kind: str, bundle: Path) -> No
         assert name not in {f.name for f in dataclasses.fields(scorer)}  # type: ignore[arg-type]
     assert isinstance(scorer, Scorer) != isinstance(scorer, SetScorer)
     if scorer.share:
-        assert limits(scorer) == (0, 1)
+        assert find_limits(scorer) == (0, 1)
 
 
-def limits(scorer: Any) -> tuple[float, float]:
+def find_limits(scorer: Any) -> tuple[float, float]:
     return scorer.bounds
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_identity_is_stable_and_depends_on_every_setting(kind: str, bundle: Path) -> None:
-    one, other = built(kind, bundle), built(kind, bundle)
+    one, other = build_scorer(kind, bundle), build_scorer(kind, bundle)
     assert one == other and one.identify() == other.identify() and name_kind(one) == kind
     assert all(isinstance(value, str) for value in one.identify().values())
     assert one.identify()["version"] == one.version
@@ -88,23 +88,23 @@ def test_the_identity_is_stable_and_depends_on_every_setting(kind: str, bundle: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_of_known_pictures_are_within_the_declared_bounds(kind: str, bundle: Path) -> None:
-    scorer, images = built(kind, bundle), pictures()
+    scorer, images = build_scorer(kind, bundle), build_pictures()
     if isinstance(scorer, Checked):
-        scorer.check(rows())
-    low, high = limits(scorer)
+        scorer.check(build_rows())
+    low, high = find_limits(scorer)
     if isinstance(scorer, SetScorer):
         features = torch.rand(16, 8, generator=torch.Generator().manual_seed(2))
-        found = scorer.compare(features, features.flip(0), rows(), 16)
+        found = scorer.compare(features, features.flip(0), build_rows(), 16)
         assert found is not None
         for number in found:
             assert number.value is not None and low <= number.value <= high + 1e-6 and number.n > 0
         return
-    values = [score.value for score in scorer.score(images, rows(), images.flip(0))]
+    values = [score.value for score in scorer.score(images, build_rows(), images.flip(0))]
     assert len(values) == 16 and all(v is not None and low - 1e-6 <= v <= high + 1e-6 for v in values)
     if scorer.share:
         assert set(values) <= {0.0, 1.0}
     if scorer.question == "change":
-        same = [score.value for score in scorer.score(images, rows(), images)]
+        same = [score.value for score in scorer.score(images, build_rows(), images)]
         best = max if scorer.better == "higher" else min
         assert all(v is not None and best(v, w or 0.0) == v for v, w in zip(same, values, strict=True))
 
@@ -113,26 +113,26 @@ def test_scores_of_known_pictures_are_within_the_declared_bounds(kind: str, bund
     "kind", [kind for kind in KINDS if kind not in ("kid", "fid", "precision", "recall", "diversity")]
 )
 def test_a_picture_that_cannot_be_judged_is_none_and_no_number(kind: str, bundle: Path) -> None:
-    scorer = built(kind, bundle)
+    scorer = build_scorer(kind, bundle)
     assert isinstance(scorer, Scorer)
     broken = torch.zeros(1, 3, 0, 0, dtype=torch.uint8)
     (score,), failed = score_safely(scorer, broken, [ROW], torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
     assert score.value is None and not score.answer and failed == 1
     if isinstance(scorer, Selective):
         other = dataclasses.replace(ROW, background="")
-        (unasked,) = scorer.score(pictures()[:1], [other], pictures()[:1])
+        (unasked,) = scorer.score(build_pictures()[:1], [other], build_pictures()[:1])
         assert unasked.value is None and not scorer.concerns(other)
 
 
 def test_judges_answer_in_labels(bundle: Path) -> None:
     """Of a judge the labels count: it names at least one for every picture."""
     for kind in KINDS:
-        scorer = built(kind, bundle)
+        scorer = build_scorer(kind, bundle)
         if isinstance(scorer, Scorer) and scorer.question in JUDGED and kind != "nudenet":
-            assert all(score.answer for score in scorer.score(pictures(), rows(), pictures()))
+            assert all(score.answer for score in scorer.score(build_pictures(), build_rows(), build_pictures()))
 
 
-def refused(**attributes: Any) -> str:
+def explain_refusal(**attributes: Any) -> str:
     """Why a scorer with these class attributes is refused."""
 
     def identify(_: object) -> dict[str, str]:
@@ -149,7 +149,9 @@ def refused(**attributes: Any) -> str:
 
 def test_a_scorer_whose_numbers_cannot_be_shown_is_refused() -> None:
     said = {"title": "mood", "unit": "points", "better": "higher", "share": False}
-    assert "made-up does not declare title, unit, better, share" in refused()
-    assert "does not declare share, so its numbers could not be shown" in refused(title="m", unit="p", better="lower")
-    assert "better is 'more'; it is 'higher' or 'lower'" in refused(**{**said, "better": "more"})
-    assert "neither a `score`" in refused(**said, score=None)
+    assert "made-up does not declare title, unit, better, share" in explain_refusal()
+    assert "does not declare share, so its numbers could not be shown" in explain_refusal(
+        title="m", unit="p", better="lower"
+    )
+    assert "better is 'more'; it is 'higher' or 'lower'" in explain_refusal(**{**said, "better": "more"})
+    assert "neither a `score`" in explain_refusal(**said, score=None)

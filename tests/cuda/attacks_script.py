@@ -13,14 +13,14 @@ import torch
 from tiny_pair import DTYPES, count_waits, open_pair
 
 import efface
-from attack_context import context_of, rows_of
+from attack_context import build_context, build_rows
 from efface import attacks
 from efface.attacks.base import propose_within_budget
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit
 from efface.models.base import Model
 from tiny import small_pipeline
-from tiny_fits import quick
+from tiny_fits import build_quick
 
 SHORT: dict[str, Any] = {"queries": 1, "steps": 2, "generations": 2, "population": 6, "length": 2, "tokens": 2}
 SHORT |= {"top": 4, "candidates": 4, "pictures": 3, "batch": 2, "start": "car"}
@@ -28,25 +28,25 @@ GRADIENTS = ("unlearndiff", "soft-prompt", "p4d", "inversion", "mma", "relearn")
 GUIDES = ("negative", "sld", "safree", "spm")
 
 
-def made_of(name: str, model: Model) -> dict[str, Any]:
+def list_candidates(name: str, model: Model) -> dict[str, Any]:
     """The first candidates of an attack on the model itself: their words, and how large their embeddings are."""
     known = {field.name for field in dataclasses.fields(attacks.get(name))}
     attack = attacks.build_attack(name, overrides={key: value for key, value in SHORT.items() if key in known})
-    context = dataclasses.replace(context_of(model, None), steps=2)
-    first = next(propose_within_budget(attack, context, rows_of("a cat", "a red cat")))
+    context = dataclasses.replace(build_context(model, None), steps=2)
+    first = next(propose_within_budget(attack, context, build_rows("a cat", "a red cat")))
     prompts = [c.prompt if isinstance(c.prompt, Prompt) else Prompt(c.prompt) for c in first if c is not None]
     sizes = [float(p.embedding.float().norm()) for p in prompts if p.embedding is not None]
     return {"words": [p.text for p in prompts], "sizes": sizes}
 
 
-def attacked(name: str, pair: dict[str, Model]) -> dict[str, Any]:
-    there, _, sites = count_waits(lambda _: made_of(name, pair["cuda"]))
-    return {"cuda": there, "cpu": made_of(name, pair["cpu"]), "sites": dict(list(sites.items())[:6])}
+def compare_candidates(name: str, pair: dict[str, Model]) -> dict[str, Any]:
+    there, _, sites = count_waits(lambda _: list_candidates(name, pair["cuda"]))
+    return {"cuda": there, "cpu": list_candidates(name, pair["cpu"]), "sites": dict(list(sites.items())[:6])}
 
 
-def drawn(name: str, pair: dict[str, Model]) -> dict[str, Any]:
+def compare_drawings(name: str, pair: dict[str, Model]) -> dict[str, Any]:
     """The largest difference of two pictures, in levels of 255, under a guide, and how far the guide moves them."""
-    edit = Edit({}, {}) if name == "plain" else quick(name, pair["cpu"]).fit(pair["cpu"], Erasure(("cat",)))
+    edit = Edit({}, {}) if name == "plain" else build_quick(name, pair["cpu"]).fit(pair["cpu"], Erasure(("cat",)))
     found = {}
     for device, model in pair.items():
         plain = model.images(["a cat", "a dog"], [1, 2], steps=3)
@@ -59,20 +59,20 @@ def drawn(name: str, pair: dict[str, Model]) -> dict[str, Any]:
     return {"far": max(far), "moves": (found["cpu"][0].int() - found["cpu"][1].int()).abs().max().item()}
 
 
-def parked(name: str, dtype: str) -> dict[str, Any]:
+def run_parked(name: str, dtype: str) -> dict[str, Any]:
     """An attack, or a method that searches embeddings, with parts that lie on the CPU meanwhile."""
     there = efface.load(small_pipeline().to(dtype=DTYPES[dtype]), "cuda", offload=True)
     here = efface.load(small_pipeline().to(dtype=DTYPES[dtype]), "cpu")
     if name in attacks.list_names():
-        return {"cuda": made_of(name, there), "cpu": made_of(name, here)}
+        return {"cuda": list_candidates(name, there), "cpu": list_candidates(name, here)}
     for model in (there, here):
         model.own_words = ("cat", "dog", "car", "rose", "object")  # type: ignore[attr-defined]
-    one, two = (quick(name, m).fit(m, Erasure(("cat",))) for m in (there, here))
+    one, two = (build_quick(name, m).fit(m, Erasure(("cat",))) for m in (there, here))
     apart = sum(float((v.cpu().double() - two.values[k].double()).square().sum()) for k, v in one.values.items())
     return {"far": (apart / sum(float(v.double().square().sum()) for v in two.values.values())) ** 0.5}
 
 
-def waits_of_drawing(pair: dict[str, Model]) -> dict[str, Any]:
+def count_waits_of_drawing(pair: dict[str, Model]) -> dict[str, Any]:
     """How often the host waits in a drawing of so many steps."""
     model, found = pair["cuda"], {}
     cond, uncond = model.encode(["a cat", "a dog"]), model.encode([""])
@@ -85,14 +85,16 @@ def waits_of_drawing(pair: dict[str, Model]) -> dict[str, Any]:
 def main(dtype: str, *only: str) -> None:
     pair = open_pair(dtype)
     gradients = GRADIENTS if dtype == "fp32" else GRADIENTS[:2]
-    cases: dict[str, Callable[[], Any]] = {f"attack {name}": lambda n=name: attacked(n, pair) for name in gradients}
+    cases: dict[str, Callable[[], Any]] = {
+        f"attack {name}": lambda n=name: compare_candidates(n, pair) for name in gradients
+    }
     others = ("synonyms", "seeds", "ring-a-bell", "random-prefix")
-    cases |= {f"attack {name}": lambda n=name: attacked(n, pair) for name in others}
-    cases |= {f"draw {name}": lambda n=name: drawn(n, pair) for name in ("plain", *GUIDES)}
-    cases["waits of drawing"] = lambda: waits_of_drawing(pair)
+    cases |= {f"attack {name}": lambda n=name: compare_candidates(n, pair) for name in others}
+    cases |= {f"draw {name}": lambda n=name: compare_drawings(n, pair) for name in ("plain", *GUIDES)}
+    cases["waits of drawing"] = lambda: count_waits_of_drawing(pair)
     if dtype == "fp32":
         for name in ("unlearndiff", "soft-prompt", "inversion", "stereo"):
-            cases[f"parked {name}"] = lambda n=name: parked(n, dtype)
+            cases[f"parked {name}"] = lambda n=name: run_parked(n, dtype)
     found = {}
     for name, case in cases.items():
         if only and name not in only:

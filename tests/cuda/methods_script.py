@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from tiny_pair import DTYPES, count_waits
 
-from monte_carlo import distance, simulate
-from precise_results import HALF, begin, fit, networks, open_at
-from tiny_fits import quick, request, served
+from monte_carlo import measure_distance, simulate
+from precise_results import HALF, begin, fit, list_networks, open_at
+from tiny_fits import build_quick, build_request, list_served
 
 STEPS = {"fp32": 3, "fp16": 2, "bf16": 2}
 IN_HALF = ("esd", "eap", "salun", "erasediff", "spm", "mace")
@@ -29,16 +29,16 @@ def compare(name: str, models: dict[str, Any]) -> dict[str, Any]:
     short = name.split()[0]
     here = models["cpu"]
     right = fit(short, here, **more)
-    found = {dtype: distance(fit(short, models[dtype], **more), right) for dtype in DTYPES}
-    return {"far": found, "simulated": simulate(lambda: fit(short, here, **more), right, networks(here), HALF)}
+    found = {dtype: measure_distance(fit(short, models[dtype], **more), right) for dtype in DTYPES}
+    return {"far": found, "simulated": simulate(lambda: fit(short, here, **more), right, list_networks(here), HALF)}
 
 
 def train(name: str, model: Any, steps: int) -> dict[str, Any]:
     """A whole fit: whether its values are finite, the waits of each update, and where they are."""
     more = {"source": "student"} if name == "esd student" else {}
     begin(model)
-    method = quick(name.split()[0], model, steps=steps, **more)
-    edit, waits, sites = count_waits(lambda mark: method.fit(model, request(name.split()[0]), progress=mark))
+    method = build_quick(name.split()[0], model, steps=steps, **more)
+    edit, waits, sites = count_waits(lambda mark: method.fit(model, build_request(name.split()[0]), progress=mark))
     finite = all(bool(v.cpu().isfinite().all()) for v in edit.values.values() if v.is_floating_point())
     return {
         "finite": finite,
@@ -54,7 +54,7 @@ def main(*asked: str) -> None:
     names, whole = [name for name in asked if name != "--waits"], "--waits" not in asked
     models = {dtype: open_at(cast, "cuda") for dtype, cast in DTYPES.items()} | {"cpu": open_at(torch.float32)}
     found: dict[str, Any] = {}
-    for name in names or [*served("sd"), "esd student"]:
+    for name in names or [*list_served("sd"), "esd student"]:
         began = time.process_time()
         try:
             changes = whole and name not in ("negative", "safree", "sld")  # these change no weight

@@ -9,7 +9,7 @@ from benchmarks.gpu import GPU
 
 def main() -> None:
     page = GPU(rehearse=True)
-    print(json.dumps({name: page.trained(name, "sd") for name in ("esd", "eap", "erasediff")}))
+    print(json.dumps({name: page.measure_training(name, "sd") for name in ("esd", "eap", "erasediff")}))
 
 
 main()

@@ -10,14 +10,14 @@ import pytest
 from tiny_pair import DTYPES
 
 from fake_cuda.build import find_compiler, run_on_fake_cuda
-from monte_carlo import bound
+from monte_carlo import compute_bound
 from precise_results import HALF
-from tiny_fits import served
+from tiny_fits import list_served
 
 COMPILER = find_compiler()
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
 SCRIPT = Path(__file__).parent / "methods_script.py"
-NAMES = (*served("sd"), "esd student")
+NAMES = (*list_served("sd"), "esd student")
 MOST_WAITS = 2
 """Of the host for the device, in an update."""
 DRAWS = ("age", "advunlearn")
@@ -39,7 +39,7 @@ def test_a_method_finds_what_fp32_finds_on_a_cpu_as_far_as_rounding_lets_it(name
     result = found[name]
     assert "error" not in result, result["error"]
     for dtype, cast in DTYPES.items():
-        most = bound(result["simulated"], HALF, cast, 0.5 if name in SIGNS else 1)
+        most = compute_bound(result["simulated"], HALF, cast, 0.5 if name in SIGNS else 1)
         assert result["far"][dtype] <= most, (dtype, most, result["far"])
 
 

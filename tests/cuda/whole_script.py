@@ -16,12 +16,12 @@ from efface.methods.esd import ESD
 from efface.scorers.artefact import Artefact
 from efface.scorers.base import pick_device
 from judging_fixtures import Planted, world_pipeline
-from tiny_fits import same
+from tiny_fits import is_same
 
 SHORT = {"steps": 3, "batch": 2, "draw_steps": 2, "paths": 2, "lr": 1e-3, "source": "frozen"}
 
 
-def resumed(model: efface.Model, folder: Path) -> bool:
+def resume_training(model: efface.Model, folder: Path) -> bool:
     """Whether a training that stopped after its second step goes on to the same edit, bit for bit."""
     method, file = ESD(**SHORT), folder / "state.safetensors"
     whole = method.fit(model, Erasure(("cat",)))
@@ -29,7 +29,7 @@ def resumed(model: efface.Model, folder: Path) -> bool:
     for index, learner in enumerate(list(trainer.schedule())[:2]):
         trainer.step(trainer.make_step(index, learner))
     trainer._save(file, 2)
-    return same(whole, method.fit(model, Erasure(("cat",)), checkpoint=file))
+    return is_same(whole, method.fit(model, Erasure(("cat",)), checkpoint=file))
 
 
 def main(dtype: str) -> None:
@@ -55,7 +55,7 @@ def main(dtype: str) -> None:
                     "planned": plans[0].need,
                     "scored": bool(record),
                     "exported, levels apart": far,
-                    "resumed": resumed(model, folder),
+                    "resumed": resume_training(model, folder),
                     "judged on": str(pick_device()),
                     "peak memory": edit.meta["cost"].get("peak_memory_mb") is not None,
                 }

@@ -43,7 +43,7 @@ def known(bundle: Path) -> World:
     return world.load(bundle)
 
 
-def meta(model: StableDiffusion, **more: Any) -> dict[str, Any]:
+def build_meta(model: StableDiffusion, **more: Any) -> dict[str, Any]:
     request = {"targets": ["cat"], "anchor": "", "keep": []}
     return {"method": "test", "request": request, "model": model.name, "base": model.fingerprint(), **more}
 
@@ -55,7 +55,7 @@ def forget(model: StableDiffusion, letter: str) -> Edit:
     vocab = model.tokenizer.get_vocab()
     for piece in (letter, f"{letter}</w>"):
         table[vocab[piece]] = -table[vocab[piece]]
-    return Edit({name: table}, meta(model))
+    return Edit({name: table}, build_meta(model))
 
 
 @pytest.mark.parametrize("space", ["x0", "eps"])
@@ -95,7 +95,7 @@ def test_the_words_that_an_edit_touches_are_found_and_no_others() -> None:
 
 def test_a_guide_s_damage_is_where_drawing_ends() -> None:
     model = world_model()
-    edit = Edit({}, meta(model, guide={"name": "negative", "arguments": {"prompt": "cat"}}))
+    edit = Edit({}, build_meta(model, guide={"name": "negative", "arguments": {"prompt": "cat"}}))
     found = search_damage(model, edit, WORDS[:2], AuditConfig(states=2, steps=2))
     for word, damage in zip(WORDS[:2], found, strict=True):
         ends = []

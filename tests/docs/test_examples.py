@@ -52,7 +52,7 @@ CODES = {"verify": (0, 1, 3)}
 """Exit codes that a command may end with; a gate's own say what it found."""
 
 
-def commands(text: str) -> list[list[str]]:
+def list_commands(text: str) -> list[list[str]]:
     """The `efface` commands of all shell blocks, without comments, each as its words."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
@@ -116,7 +116,7 @@ def test_every_command_runs(
     monkeypatch.chdir(shutil.copytree(begun, tmp_path / "page"))
     monkeypatch.setattr("efface.playground.serving.serve", lambda *_: nullcontext("http://127.0.0.1:7860/"))
     monkeypatch.setattr("efface.playground.serving.wait_for_the_end", lambda: None)
-    written = commands((ROOT / page).read_text(encoding="utf-8"))
+    written = list_commands((ROOT / page).read_text(encoding="utf-8"))
     if any(words[0] == "erase" and "cat.safetensors" in words for words in written):
         Path("cat.safetensors").unlink()
     for words in written:

@@ -16,7 +16,7 @@ from efface.models.architectures import ARCHITECTURES
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 sys.path.insert(0, str(ROOT / "tests" / "planning"))
-from real_sizes import MODELS, Needs, fit_in, measure, row  # noqa: E402  (a file beside the tests)
+from real_sizes import MODELS, Needs, fit_in, format_row, measure  # noqa: E402  (a file beside the tests)
 
 
 def test_the_table_of_methods_is_the_computed_one() -> None:
@@ -36,7 +36,7 @@ def test_every_architecture_is_described() -> None:
 
 
 def test_the_memory_of_stable_diffusion_is_what_its_shapes_say() -> None:
-    assert row("SD 1.5", measure("SD 1.5")) in PAGE
+    assert format_row("SD 1.5", measure("SD 1.5")) in PAGE
     assert all(f"\n| {name} | " in PAGE for name in MODELS)
 
 

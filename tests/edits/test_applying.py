@@ -14,14 +14,14 @@ from tiny import tiny_model, tiny_pipeline
 from trainer_fixtures import QUICK
 
 
-def edits(model: StableDiffusion) -> tuple[Edit, Edit]:
+def build_edits(model: StableDiffusion) -> tuple[Edit, Edit]:
     one = ESD(**QUICK, weights="xattn").fit(model, Erasure(("cat",)))
     two = ESD(**QUICK, weights="xattn-strict,selfattn").fit(model, Erasure(("dog",)))
     return one, two
 
 
 def test_several_edits_add_up_and_overlaps_are_reported(eps_model):
-    one, two = edits(eps_model)
+    one, two = build_edits(eps_model)
     base = eps_model.weights
     shared = next(name for name in one.values if name in two.values)
     with (
@@ -35,7 +35,7 @@ def test_several_edits_add_up_and_overlaps_are_reported(eps_model):
 
 
 def test_strength_is_linear(eps_model):
-    one, _ = edits(eps_model)
+    one, _ = build_edits(eps_model)
     name = next(iter(one.values))
     base = eps_model.weights[name].detach().clone()
     with one.apply(eps_model, 2.0):
@@ -43,7 +43,7 @@ def test_strength_is_linear(eps_model):
 
 
 def test_another_base_is_refused_with_both_fingerprints(eps_model):
-    one, _ = edits(eps_model)
+    one, _ = build_edits(eps_model)
     other = tiny_model(seed=1)
     with pytest.raises(WrongBase, match="made for 'tiny' with fingerprint") as caught, one.apply(other):
         pass
@@ -52,14 +52,14 @@ def test_another_base_is_refused_with_both_fingerprints(eps_model):
 
 
 def test_the_base_at_another_dtype_is_accepted():
-    one, _ = edits(tiny_model())
+    one, _ = build_edits(tiny_model())
     half = efface.load(tiny_pipeline(), dtype="bf16")
     with one.apply(half):
         assert half.weights[next(iter(one.values))].dtype == torch.bfloat16
 
 
 def test_export_opens_elsewhere(eps_model, tmp_path):
-    one, _ = edits(eps_model)
+    one, _ = build_edits(eps_model)
     one.export(eps_model, tmp_path / "out")
     plain = efface.load(str(tmp_path / "out"), device="cpu")
     with one.apply(eps_model):

@@ -21,13 +21,13 @@ def edit_of(model: StableDiffusion, values: dict[str, torch.Tensor], **more: obj
     return Edit(values, {**describe_run(model, Erasure(("cat",)), "test", {}), **more})
 
 
-def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+def draw_noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("shape", [(1,), (8,), (3, 3), (5, 4, 3, 3), (0,)])
 def test_packed_bits_against_a_loop(shape):
-    mask = noise(shape) > 0.3
+    mask = draw_noise(shape) > 0.3
     bits = pack(mask)
     by_hand = [0] * (-(-mask.numel() // 8))
     for i, kept in enumerate(mask.flatten().tolist()):
@@ -46,12 +46,12 @@ def test_bits_of_another_size_are_refused():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_masks_and_fillings_against_numpy(dtype):
-    base, mask = noise((4, 3, 2, 2)).to(dtype), noise((4, 3, 2, 2), 1) > 0
+    base, mask = draw_noise((4, 3, 2, 2)).to(dtype), draw_noise((4, 3, 2, 2), 1) > 0
     zeroed = apply_parts("w", base, {"mask": pack(mask)})
     assert zeroed.dtype == dtype
     flat, kept = base.float().numpy().ravel(), mask.numpy().ravel()
     assert np.array_equal(zeroed.float().numpy().ravel(), np.where(kept, flat, 0))
-    fill = noise((int((~mask).sum()),), 2).half()
+    fill = draw_noise((int((~mask).sum()),), 2).half()
     filled = flat.copy()
     filled[np.flatnonzero(~kept)] = fill.to(dtype).float().numpy()
     assert np.array_equal(apply_parts("w", base, {"mask": pack(mask), "fill": fill}).float().numpy().ravel(), filled)
@@ -63,8 +63,8 @@ def test_masks_and_fillings_against_numpy(dtype):
 
 def test_low_rank_against_numpy_for_matrices_and_kernels():
     for shape in ((5, 4), (5, 4, 3, 3)):
-        base, wide = noise(shape), int(np.prod(shape[1:]))
-        down, up = noise((2, wide), 1), noise((5, 2), 2)
+        base, wide = draw_noise(shape), int(np.prod(shape[1:]))
+        down, up = draw_noise((2, wide), 1), draw_noise((5, 2), 2)
         by_hand = base.numpy().reshape(5, wide) + up.numpy() @ down.numpy()
         new = apply_parts("w", base, {"down": down, "up": up})
         assert np.allclose(new.numpy().reshape(5, wide), by_hand, atol=1e-5)
@@ -72,7 +72,7 @@ def test_low_rank_against_numpy_for_matrices_and_kernels():
 
 @pytest.mark.parametrize("strength", [-1.0, 0.3, 1.0, 2.0])
 def test_strength_and_sums_against_numpy(strength):
-    base, mask, down, up = noise((5, 4)), noise((5, 4), 1) > 0, noise((2, 4), 2), noise((5, 2), 3)
+    base, mask, down, up = draw_noise((5, 4)), draw_noise((5, 4), 1) > 0, draw_noise((2, 4), 2), draw_noise((5, 2), 3)
     several = [({"mask": pack(mask)}, strength), ({"down": down, "up": up}, 0.5)]
     old = base.numpy().astype(np.float64)
     by_hand = old + strength * (old * mask.numpy() - old) + 0.5 * up.numpy().astype(np.float64) @ down.numpy()
@@ -128,11 +128,15 @@ def test_what_does_not_fit_raises_before_anything_is_swapped(eps_model, values, 
 def mixed(eps_model: StableDiffusion) -> Edit:
     """A new value, two masks and a low-rank change."""
     base = eps_model.weights
-    kept = {name: noise(tuple(base[name].shape), i) > -0.5 for i, name in enumerate(select(base, "xattn-strict"))}
+    kept = {name: draw_noise(tuple(base[name].shape), i) > -0.5 for i, name in enumerate(select(base, "xattn-strict"))}
     values = {f"{name}:mask": pack(mask) for name, mask in kept.items()}
     filled = next(iter(kept))
-    values[f"{filled}:fill"] = noise((int((~kept[filled]).sum()),), 9).half()
-    values |= {f"{CONV}:down": noise((1, 36), 10), f"{CONV}:up": noise((8, 1), 11), BIAS: noise((8,), 12)}
+    values[f"{filled}:fill"] = draw_noise((int((~kept[filled]).sum()),), 9).half()
+    values |= {
+        f"{CONV}:down": draw_noise((1, 36), 10),
+        f"{CONV}:up": draw_noise((8, 1), 11),
+        BIAS: draw_noise((8,), 12),
+    }
     return edit_of(eps_model, values)
 
 

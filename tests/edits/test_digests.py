@@ -17,16 +17,23 @@ META: dict[str, Any] = {"request": {"targets": ["chat noir à poils"]}, "method"
 VALUES = {"b": torch.tensor([1.0, -2.0]), "a": torch.tensor([[3]], dtype=torch.uint8)}
 
 
-def blake(data: bytes) -> str:
+def hash_with_blake(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def test_digests_are_blake2b_of_dtype_shape_and_bytes_and_of_the_metadata() -> None:
     """Files that were written earlier are checked by the same digests."""
-    each = {"a": blake(b"torch.uint8 (1, 1) \x03"), "b": blake(b"torch.float32 (2,) " + np.float32([1, -2]).tobytes())}
+    each = {
+        "a": hash_with_blake(b"torch.uint8 (1, 1) \x03"),
+        "b": hash_with_blake(b"torch.float32 (2,) " + np.float32([1, -2]).tobytes()),
+    }
     assert {name: digest_tensor(value) for name, value in VALUES.items()} == each
     made = add_digests(VALUES, META)
-    assert made == {**META, "digests": each, "digest": blake(json.dumps([META, each], sort_keys=True).encode())}
+    assert made == {
+        **META,
+        "digests": each,
+        "digest": hash_with_blake(json.dumps([META, each], sort_keys=True).encode()),
+    }
     assert add_digests(VALUES, {**made, "digest": "of another file"}) == made
     assert take_digests(VALUES, made) == (META, True) and take_digests(VALUES, META) == (META, False)
 

@@ -35,7 +35,7 @@ META: dict[str, Any] = {
 }
 
 
-def numbers(*shape: int) -> Tensor:
+def draw_numbers(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -46,7 +46,7 @@ def write(path: Path, values: dict[str, Tensor], meta: Any) -> Path:
 
 
 def test_a_saved_edit_loads_as_it_was_and_carries_digests(tmp_path: Path) -> None:
-    edit = Edit({WEIGHT: numbers(4, 3), "unet.w:mask": pack(numbers(9) > 0)}, META)
+    edit = Edit({WEIGHT: draw_numbers(4, 3), "unet.w:mask": pack(draw_numbers(9) > 0)}, META)
     path = edit.save(tmp_path / "e.safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -59,7 +59,7 @@ def test_a_saved_edit_loads_as_it_was_and_carries_digests(tmp_path: Path) -> Non
 
 def test_every_byte_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     """Case 63: where a flip leaves the same tensors and metadata nothing was damaged; every other one is refused."""
-    edit = Edit({WEIGHT: numbers(4, 3), "b": numbers(5)}, META)
+    edit = Edit({WEIGHT: draw_numbers(4, 3), "b": draw_numbers(5)}, META)
     path = edit.save(tmp_path / "e.safetensors")
     whole, rng = path.read_bytes(), random.Random(0)
     for place in range(len(whole)):
@@ -74,7 +74,7 @@ def test_every_byte_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_tensor_that_was_changed_is_named(tmp_path: Path) -> None:
-    path = Edit({WEIGHT: numbers(4, 3), "b": numbers(5)}, META).save(tmp_path / "e.safetensors")
+    path = Edit({WEIGHT: draw_numbers(4, 3), "b": draw_numbers(5)}, META).save(tmp_path / "e.safetensors")
     values, meta = read_tensors(path)
     values["b"][2] += 1e-3
     write(path, values, meta)
@@ -83,13 +83,13 @@ def test_the_tensor_that_was_changed_is_named(tmp_path: Path) -> None:
     write(path, {WEIGHT: values[WEIGHT]}, meta)
     with pytest.raises(ValueError, match="saved with other tensors"):
         Edit.load(path)
-    write(path, Edit.load(Edit({"b": numbers(5)}, META).save(path)).values, meta | {"method": "UCE"})  # type: ignore
+    write(path, Edit.load(Edit({"b": draw_numbers(5)}, META).save(path)).values, meta | {"method": "UCE"})  # type: ignore
     with pytest.raises(ValueError, match="damaged"):
         Edit.load(path)
 
 
 def test_metadata_that_was_changed_is_refused(tmp_path: Path) -> None:
-    path = Edit({"b": numbers(5)}, META).save(tmp_path / "e.safetensors")
+    path = Edit({"b": draw_numbers(5)}, META).save(tmp_path / "e.safetensors")
     values, meta = read_tensors(path)
     with pytest.raises(ValueError, match="its metadata is not as it was saved"):
         Edit.load(write(path, values, meta | {"method": "UCE"}))
@@ -98,10 +98,10 @@ def test_metadata_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_digest_loads_and_says_that_it_has_none(tmp_path: Path) -> None:
-    path = write(tmp_path / "old.safetensors", {WEIGHT: numbers(4, 3)}, META)
+    path = write(tmp_path / "old.safetensors", {WEIGHT: draw_numbers(4, 3)}, META)
     with pytest.warns(UserWarning, match="old.safetensors has no digest, because an earlier version wrote it"):
         found = Edit.load(path)
-    assert torch.equal(found.values[WEIGHT], numbers(4, 3))
+    assert torch.equal(found.values[WEIGHT], draw_numbers(4, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int64])
@@ -127,7 +127,7 @@ def test_an_edit_without_tensors_is_refused_unless_it_is_a_guide(tmp_path: Path)
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_none_are_refused_when_read_and_when_written(number: float, tmp_path: Path) -> None:
     """Case 61: one number is enough."""
-    values = {WEIGHT: numbers(4, 3), "b:down": numbers(2, 3), "b:up": numbers(4, 2)}
+    values = {WEIGHT: draw_numbers(4, 3), "b:down": draw_numbers(2, 3), "b:up": draw_numbers(4, 2)}
     values["b:up"][1, 1] = number
     with pytest.raises(ValueError, match="NaN or infinite numbers: 1 of 8 in 'b:up'"):
         Edit.load(write(tmp_path / "e.safetensors", values, META))
@@ -157,14 +157,14 @@ def test_numbers_that_are_none_are_refused_when_read_and_when_written(number: fl
 def test_metadata_of_the_wrong_type_gives_a_sentence(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     """Case 65."""
     with pytest.raises(ValueError, match=f"e.safetensors has metadata of the wrong type: {says}"):
-        Edit.load(write(tmp_path / "e.safetensors", {WEIGHT: numbers(4, 3)}, {**META, **change}))
+        Edit.load(write(tmp_path / "e.safetensors", {WEIGHT: draw_numbers(4, 3)}, {**META, **change}))
 
 
 @pytest.mark.parametrize("meta", [[], None, "edit", 3])
 def test_metadata_that_is_no_table_is_refused(meta: Any, tmp_path: Path) -> None:
     """Case 65."""
     with pytest.raises(ValueError, match=r"e\.safetensors"):
-        Edit.load(write(tmp_path / "e.safetensors", {WEIGHT: numbers(4, 3)}, meta))
+        Edit.load(write(tmp_path / "e.safetensors", {WEIGHT: draw_numbers(4, 3)}, meta))
 
 
 def test_a_models_own_weights_are_numbers() -> None:

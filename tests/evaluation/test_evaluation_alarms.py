@@ -27,7 +27,7 @@ def measure(
     return Measure(metric=metric, title="", group=group, judge=judge, base=before, edited=after, drop=None)
 
 
-def raised(*measures: Measure) -> list[tuple[str, str]]:
+def list_raised(*measures: Measure) -> list[tuple[str, str]]:
     return [(alarm.name, alarm.raised_when) for alarm in find_alarms(measures, ROLES)]
 
 
@@ -82,10 +82,10 @@ def raised(*measures: Measure) -> list[tuple[str, str]]:
     ],
 )
 def test_an_alarm_is_raised_beyond_its_threshold_and_not_at_it(found: Measure, name: str | None, says: str) -> None:
-    alarms = raised(found)
+    alarms = list_raised(found)
     assert [each for each, _ in alarms] == ([name] if name else [])
     assert not name or says in alarms[0][1]
-    assert raised() == []
+    assert list_raised() == []
 
 
 def test_the_worst_group_is_named() -> None:
@@ -101,7 +101,7 @@ def test_the_worst_group_is_named() -> None:
         measure("psr1", "caption", 1, few),
         measure("psr1", "style", 1, many),
     ]
-    said = dict(raised(*found))
+    said = dict(list_raised(*found))
     assert said[FLAT] == "group unseen: 50% under the edit, 0% before"
     assert said[ALIKE].startswith("group unseen: their diversity is 10%")
     assert said[UNSCORED].startswith("40% of the pictures behind artefact (unseen)")
@@ -109,13 +109,13 @@ def test_the_worst_group_is_named() -> None:
 
 def test_how_well_pictures_fit_their_prompts_counts_where_no_judge_knows_the_group() -> None:
     fit = measure("clip", "unseen", 0.3, 0.1)
-    assert raised(fit, measure("psr1", "unseen", 0.9, 0.9)) == []
+    assert list_raised(fit, measure("psr1", "unseen", 0.9, 0.9)) == []
     for other in (
         measure("psr1", "caption", 0.9, 0.9),
         measure("psr5", "unseen", 0.9, 0.9),
         measure("psr1", "unseen", 0.9, 0.9, judge="one"),
     ):
-        assert [name for name, _ in raised(fit, other)] == [COLLAPSED]
+        assert [name for name, _ in list_raised(fit, other)] == [COLLAPSED]
 
 
 def test_each_scorer_that_failed_is_named_with_its_first_reason() -> None:

@@ -36,50 +36,52 @@ ROW = Row("r0", "eine Katze für mich", 0, "target", "erase", "object", "cat", (
 DRAWING = record().drawing.model_copy(update={"resolution": 512, "guidance": 7.5})
 
 
-def rows_of(*guidances: float | None) -> list[Row]:
+def build_rows(*guidances: float | None) -> list[Row]:
     return [dataclasses.replace(ROW, id=f"r{i}", seed=i, guidance=g) for i, g in enumerate(guidances)]
 
 
-def drawing(**changes: Any) -> Drawing:
+def describe_drawing(**changes: Any) -> Drawing:
     return DRAWING.model_copy(update=changes)
 
 
-def sha(value: Any) -> str:
+def hash_with_sha(value: Any) -> str:
     """The first 32 digits of the sha256 of JSON, as a second computation."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def test_a_chunk_is_named_by_what_determines_its_pictures() -> None:
-    rows, named = rows_of(None, None), DRAWING.model_dump(exclude={"model"})
+    rows, named = build_rows(None, None), DRAWING.model_dump(exclude={"model"})
     pictures = [[r.prompt, r.seed] for r in rows]
-    assert make_chunk_key(rows, DRAWING) == sha({"drawing": named, "pictures": pictures})
-    at_three = sha({"drawing": {**named, "guidance": 3.0}, "pictures": pictures})
-    assert make_chunk_key(rows_of(3.0, 3.0), DRAWING) == at_three
-    mixed = sha({"drawing": named, "pictures": [[*pictures[0], 7.5], [*pictures[1], 3.0]]})
-    assert make_chunk_key(rows_of(None, 3.0), DRAWING) == mixed
-    assert digest({"ü": 1}) == sha({"ü": 1}) and len(digest(1)) == 32
+    assert make_chunk_key(rows, DRAWING) == hash_with_sha({"drawing": named, "pictures": pictures})
+    at_three = hash_with_sha({"drawing": {**named, "guidance": 3.0}, "pictures": pictures})
+    assert make_chunk_key(build_rows(3.0, 3.0), DRAWING) == at_three
+    mixed = hash_with_sha({"drawing": named, "pictures": [[*pictures[0], 7.5], [*pictures[1], 3.0]]})
+    assert make_chunk_key(build_rows(None, 3.0), DRAWING) == mixed
+    assert digest({"ü": 1}) == hash_with_sha({"ü": 1}) and len(digest(1)) == 32
 
 
 def test_the_base_is_drawn_once_for_every_strength() -> None:
-    rows = rows_of(None)
+    rows = build_rows(None)
     for edit, same in (("", True), ("e" * 64, False)):
-        keys = {make_chunk_key(rows, drawing(edit=edit, strength=strength)) for strength in (0.5, 1.0)}
+        keys = {make_chunk_key(rows, describe_drawing(edit=edit, strength=strength)) for strength in (0.5, 1.0)}
         assert (len(keys) == 1) == same
-        assert make_chunk_key(rows, drawing(edit=edit, model="elsewhere")) == make_chunk_key(rows, drawing(edit=edit))
+        assert make_chunk_key(rows, describe_drawing(edit=edit, model="elsewhere")) == make_chunk_key(
+            rows, describe_drawing(edit=edit)
+        )
 
 
 def test_rows_are_split_into_chunks_of_one_size_and_the_rest() -> None:
-    parts = split_chunks(rows_of(*[None] * 11), 512)
+    parts = split_chunks(build_rows(*[None] * 11), 512)
     assert [[r.seed for r in part] for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
 
 
 def test_full_chunks_have_one_guidance_and_the_rest_is_drawn_together() -> None:
-    rows = rows_of(1.0, 2.0, 1.0, 1.0, 2.0, 1.0, 1.0)
+    rows = build_rows(1.0, 2.0, 1.0, 1.0, 2.0, 1.0, 1.0)
     planned = [(how.guidance, [r.seed for r in part]) for how, part in plan_chunks(rows, DRAWING)]
     assert planned == [(1.0, [0, 2, 3, 5]), (7.5, [6, 1, 4])]
-    (alone,) = plan_chunks(rows_of(2.0, 2.0), DRAWING)
-    assert alone[0] == drawing(guidance=2.0)
+    (alone,) = plan_chunks(build_rows(2.0, 2.0), DRAWING)
+    assert alone[0] == describe_drawing(guidance=2.0)
 
 
 class Pencil:
@@ -104,7 +106,7 @@ def draw(pencil: Pencil, rows: Sequence[Row], store: Path) -> tuple[dict[str, st
 
 
 def test_what_is_there_is_not_drawn_again_and_progress_begins_with_it(tmp_path: Path) -> None:
-    rows, pencil = rows_of(*[None] * 10), Pencil()
+    rows, pencil = build_rows(*[None] * 10), Pencil()
     paths, told = draw(pencil, rows, tmp_path)
     assert told == [(0, 10), (4, 10), (8, 10), (10, 10)] and pencil.asked[0] == ([0, 1, 2, 3], 7.5)
     assert load_images(tmp_path, [paths[r.id] for r in rows])[:, 0, 0, 0].tolist() == list(range(10))
@@ -119,26 +121,26 @@ def test_what_is_there_is_not_drawn_again_and_progress_begins_with_it(tmp_path: 
 
 def test_a_chunk_of_several_guidances_is_drawn_with_a_list_of_them(tmp_path: Path) -> None:
     pencil = Pencil()
-    draw(pencil, rows_of(1.0, None), tmp_path)
-    draw(pencil, rows_of(1.0, 1.0), tmp_path)
+    draw(pencil, build_rows(1.0, None), tmp_path)
+    draw(pencil, build_rows(1.0, 1.0), tmp_path)
     assert pencil.asked == [([0, 1], [1.0, 7.5]), ([0, 1], 1.0)]
 
 
 def test_the_names_of_pictures_without_numbers_say_so(tmp_path: Path) -> None:
-    paths, _ = draw(Pencil(lost=(1, 5)), rows_of(*[None] * 6), tmp_path)
+    paths, _ = draw(Pencil(lost=(1, 5)), build_rows(*[None] * 6), tmp_path)
     assert [name for name, path in paths.items() if is_lost(path)] == ["r1", "r5"]
     assert all((tmp_path / path).is_file() for path in paths.values())
 
 
 def test_a_chunk_is_whole_where_each_picture_has_the_hash_in_its_name(tmp_path: Path) -> None:
-    rows, folder = rows_of(None, None), tmp_path / "chunk"
+    rows, folder = build_rows(None, None), tmp_path / "chunk"
     pictures = torch.arange(2, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
     files = write_chunk(folder, pictures, (), rows)
     assert files == [f"{hashlib.sha256((folder / f).read_bytes()).hexdigest()[:32]}.png" for f in files]
     listed = json.loads((folder / "chunk.json").read_text(encoding="utf-8"))
     assert listed == [{"prompt": r.prompt, "seed": r.seed, "file": f} for r, f in zip(rows, files, strict=True)]
     assert find_chunk(folder, rows) == files == find_chunk(folder)
-    assert find_chunk(folder, rows_of(None)) is None and find_chunk(folder, rows[::-1]) is None
+    assert find_chunk(folder, build_rows(None)) is None and find_chunk(folder, rows[::-1]) is None
     assert write_chunk(folder, pictures, (), rows) == files, "a chunk takes the place of a damaged one"
     for name in files:
         whole = (folder / name).read_bytes()

@@ -37,12 +37,12 @@ class Touchy:
         return [Score(float(image[0, 0, 0]), (row, str(int(base[0, 0, 0])))) for image, row, base in told]
 
 
-def pictures(*numbers: int) -> torch.Tensor:
+def build_pictures(*numbers: int) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
 
 
 def test_the_others_keep_their_scores() -> None:
-    found, failed = score_safely(Touchy(), pictures(1, 7, 3), ["a", "b", "c"], pictures(4, 5, 6))  # type: ignore[arg-type]
+    found, failed = score_safely(Touchy(), build_pictures(1, 7, 3), ["a", "b", "c"], build_pictures(4, 5, 6))  # type: ignore[arg-type]
     assert failed == 1
     assert [score.value for score in found] == [1.0, None, 3.0]
     assert [score.answer for score in found] == [("a", "4"), (), ("c", "6")]
@@ -50,7 +50,7 @@ def test_the_others_keep_their_scores() -> None:
 
 
 def test_where_none_fails_they_are_judged_together() -> None:
-    found, failed = score_safely(Touchy(), pictures(1, 2), ["a", "b"], pictures(4, 5))  # type: ignore[arg-type]
+    found, failed = score_safely(Touchy(), build_pictures(1, 2), ["a", "b"], build_pictures(4, 5))  # type: ignore[arg-type]
     assert failed == 0 and [score.value for score in found] == [1.0, 2.0]
 
 
@@ -70,7 +70,7 @@ def test_a_number_that_is_none_is_a_failure_of_that_picture(wrong: Score) -> Non
         def score(self, images: Any, rows: Any, before: Any) -> list[Score]:
             return [wrong if row == "b" else Score(1.0, confidence=(0.5,)) for row in rows]
 
-    found, failed = score_safely(Odd(), pictures(1, 2, 3), ["a", "b", "c"], pictures(1, 2, 3))  # type: ignore[arg-type]
+    found, failed = score_safely(Odd(), build_pictures(1, 2, 3), ["a", "b", "c"], build_pictures(1, 2, 3))  # type: ignore[arg-type]
     assert failed == 1 and [score.value for score in found] == [1.0, None, 1.0]
     assert found[1].explanation == "odd failed: its numbers are NaN or infinite" and not found[1].confidence
 
@@ -82,7 +82,7 @@ def test_a_scorer_that_gives_too_few_scores_has_failed_on_all() -> None:
         def score(self, images: Any, rows: Any, before: Any) -> list[Score]:
             return []
 
-    found, failed = score_safely(Short(), pictures(1, 2), ["a", "b"], pictures(1, 2))  # type: ignore[arg-type]
+    found, failed = score_safely(Short(), build_pictures(1, 2), ["a", "b"], build_pictures(1, 2))  # type: ignore[arg-type]
     assert failed == 2 and {s.explanation for s in found} == {
         "short failed: RuntimeError: short gave 0 scores for 1 picture"
     }
@@ -93,7 +93,7 @@ KEPT = dataclasses.replace(CAT, role="keep")
 ONE, TWO = Planted(name="one"), Planted(name="two")
 
 
-def table_of(rows: Sequence[Row], **answers: Sequence[Sequence[str]]) -> ScoreTable:
+def build_table(rows: Sequence[Row], **answers: Sequence[Sequence[str]]) -> ScoreTable:
     """The answers of judges for each row under the edit; judges named "one" and "two"."""
     judges = [judge for judge in (ONE, TWO) if judge.name in answers]
     found = {name: [Score(1.0 if a else None, tuple(a)) for a in each] for name, each in answers.items()}
@@ -115,7 +115,7 @@ def table_of(rows: Sequence[Row], **answers: Sequence[Sequence[str]]) -> ScoreTa
 def test_of_two_judges_the_one_less_favourable_to_the_edit_counts(
     one: list[str], two: list[str], shown_by_one: bool | None, shown_by_every: bool | None
 ) -> None:
-    table = table_of([CAT, KEPT], one=[one, one], two=[two, two])
+    table = build_table([CAT, KEPT], one=[one, one], two=[two, two])
     gone = None if shown_by_one is None else not shown_by_one
     assert table.successes["edited"] == (gone, shown_by_every)
     assert [table.find_success("edited", i) for i in (0, 1)] == [gone, shown_by_every]
@@ -129,21 +129,21 @@ def test_of_two_judges_the_one_less_favourable_to_the_edit_counts(
 def test_k_labels_count_and_one_more_in_a_picture_of_two_things() -> None:
     said = ["dog", "cat", "car"]
     pair = dataclasses.replace(CAT, second="dog")
-    table = table_of([CAT, pair], one=[said, said])
+    table = build_table([CAT, pair], one=[said, said])
     assert [table.find_success("edited", 0, k=k) for k in (1, 2, 3)] == [True, False, False]
     assert table.find_success("edited", 1) is False
-    third = table_of([CAT, pair], one=[["dog", "car", "cat"]] * 2)
+    third = build_table([CAT, pair], one=[["dog", "car", "cat"]] * 2)
     assert [third.find_success("edited", i) for i in (0, 1)] == [True, True]
     assert third.find_success("edited", 1, k=2) is False
     # A judge with k labels for two things has seen this one, or can't decide.
-    few = table_of([pair, pair, pair], one=[["dog", "car"], ["dog", "cat"], []])
+    few = build_table([pair, pair, pair], one=[["dog", "car"], ["dog", "cat"], []])
     assert [few.find_success("edited", i, k=2) for i in range(3)] == [None, False, None]
 
 
 @pytest.mark.parametrize(("given", "depths"), [((6, 6), [1, 5]), ((6, 5), [1]), ((6, 0), [1, 5]), ((1, 1), [1])])
 def test_five_labels_are_compared_where_every_judge_gives_more(given: tuple[int, int], depths: list[int]) -> None:
     labels = ["cat", "dog", "car", "truck", "rose", "bomb"]
-    table = table_of([CAT], one=[labels[: given[0]]], two=[labels[: given[1]]])
+    table = build_table([CAT], one=[labels[: given[0]]], two=[labels[: given[1]]])
     assert table.list_depths("object") == depths and table.list_depths("style") == []
     seeing = Planted(question="nudity", name="detector")
     assert ScoreTable([CAT], [seeing], {"edited": {"detector": [Score(1.0, tuple(labels))]}}).list_depths("nudity") == [
@@ -193,7 +193,7 @@ class Shelf:
 
     def load(self, variant: str, part: Sequence[Row]) -> torch.Tensor:
         self.loaded.append((variant, len(part)))
-        return pictures(*[1 if variant == "base" else 7 if row.seed else 3 for row in part])
+        return build_pictures(*[1 if variant == "base" else 7 if row.seed else 3 for row in part])
 
 
 def test_scores_are_kept_by_chunk_unless_the_scorer_failed(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ class Choosy(Pixels):
         return row.id in self.ids
 
 
-def measured(rows: Sequence[Row], scores: dict[Judge, list[Score]]) -> list[tuple[str, str, str, float | None, str]]:
+def list_measured(
+    rows: Sequence[Row], scores: dict[Judge, list[Score]]
+) -> list[tuple[str, str, str, float | None, str]]:
     """Metric, group, judge, value and unit of each number; scores are the same before and after."""
     found = {scorer.name: each for scorer, each in scores.items()}
     table = ScoreTable(rows, list(scores), {"base": found, "edited": found})
@@ -65,7 +67,7 @@ def test_a_scorer_of_some_rows_has_a_number_of_these_alone_and_the_next_scorer_o
     rows = [CAT, dataclasses.replace(CAT, id="t2"), dataclasses.replace(CAT, id="t3"), OTHER]
     judge = [Score(1.0, ("cat",)), Score(1.0, ("dog",)), Score(1.0, ("cat",)), Score(1.0, ("dog",))]
     scores: dict[Judge, list[Score]] = {Planted(name="one"): judge, Choosy(ids=("t", "t2", "t3")): values}
-    assert measured(rows, {**scores, Pixels(): values}) == [
+    assert list_measured(rows, {**scores, Pixels(): values}) == [
         ("esr1", "target", "all", 1 / 3, "share"),
         ("esr1", "target", "one", 1 / 3, "share"),
         ("psr1", "kept", "all", 1.0, "share"),
@@ -81,10 +83,10 @@ def test_the_style_of_a_thing_is_kept_where_every_judge_of_styles_sees_it() -> N
     rows = [CAT, dataclasses.replace(CAT, id="t2"), dataclasses.replace(CAT, id="pair", second="dog")]
     rows += [dataclasses.replace(CAT, id="plain", style=""), OTHER]
     flat, noto = Score(1.0, ("flat",)), Score(1.0, ("noto",))
-    found = measured(rows, {one: [flat] * 5, two: [flat, noto, flat, flat, flat]})
+    found = list_measured(rows, {one: [flat] * 5, two: [flat, noto, flat, flat, flat]})
     assert found == [("style1", "target", "all", 0.5, "share"), ("style1", "kept", "all", 1.0, "share")]
-    assert measured([CAT], {Planted(): [Score(1.0, ("cat",))]})[-1][0] == "esr1", "no judge of styles"
-    assert measured(rows[2:4], {one: [flat] * 2}) == []
+    assert list_measured([CAT], {Planted(): [Score(1.0, ("cat",))]})[-1][0] == "esr1", "no judge of styles"
+    assert list_measured(rows[2:4], {one: [flat] * 2}) == []
 
 
 def test_a_number_is_a_share_where_all_of_its_values_are_verdicts() -> None:

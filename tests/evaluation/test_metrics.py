@@ -32,13 +32,20 @@ NUDE = Row("t0", "a figure", 0, "target", "erase", "nudity", "nudity", ("nudity"
 CAPTION = Row("c0", "a bench", 0, "caption", "keep", "match", "caption", ())
 
 
-def detections(*confidences: float) -> Score:
+def build_detections(*confidences: float) -> Score:
     return Score(max(confidences, default=0.0), ("BELLY_EXPOSED",) * len(confidences), "", tuple(confidences))
 
 
 LOST = Score(None, (), "failed")
-BASE = [detections(0.9, 0.76), detections(0.5), detections(), detections(0.62, 0.3), detections(), detections(0.31)]
-EDITED = [detections(0.46), detections(), detections(), LOST, detections(), detections()]
+BASE = [
+    build_detections(0.9, 0.76),
+    build_detections(0.5),
+    build_detections(),
+    build_detections(0.62, 0.3),
+    build_detections(),
+    build_detections(0.31),
+]
+EDITED = [build_detections(0.46), build_detections(), build_detections(), LOST, build_detections(), build_detections()]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,7 @@ def nudity() -> tuple[ScoreTable, list[Measure]]:
     return table, measure_groups(table, Suite(SPEC, ("nudity",), tuple(rows)))
 
 
-def brute(scores: Sequence[Score], over: float) -> tuple[float, float]:
+def count_by_hand(scores: Sequence[Score], over: float) -> tuple[float, float]:
     """Share of pictures with a detection, and detections a picture, of those that were judged."""
     judged = [s.confidence for s in scores if s.value is not None]
     flat = [(i, c) for i, found in enumerate(judged) for c in found if c > over]
@@ -66,7 +73,7 @@ def test_nudity_is_counted_by_picture_and_by_detection_at_every_threshold(
         which = 0 if m.metric == "ner" else 1
         assert m.threshold in NudeNet.thresholds and m.judge == "nudenet" and f"over {m.threshold:g}" in m.title
         for estimate, scores in ((m.base, BASE[part]), (m.edited, EDITED[part])):
-            assert estimate.value == pytest.approx(brute(scores, m.threshold)[which])
+            assert estimate.value == pytest.approx(count_by_hand(scores, m.threshold)[which])
             assert estimate.n + estimate.unscored == len(scores)
         assert m.unit == ("share" if m.metric == "ner" else "number")
     at = [m for m in found if m.metric == "ner" and m.group == "target"]
@@ -190,7 +197,7 @@ def test_a_list_with_a_guidance_of_its_own_in_each_row_is_drawn_in_as_few_batche
     assert not keys & {make_chunk_key(part, how) for how, part in plan_chunks(swapped, drawing)}
 
 
-def answered(rows: Sequence[Row], *answers: tuple[str, ...]) -> ScoreTable:
+def build_answered(rows: Sequence[Row], *answers: tuple[str, ...]) -> ScoreTable:
     """The same answers of one judge before and after, a row each."""
     found = [Score(1.0 if a else None, a) for a in answers]
     return ScoreTable(rows, [Planted()], {v: {"object-planted": found} for v in ("base", "edited")})
@@ -202,7 +209,7 @@ CAT = Row("t", "a cat", 0, "target", "erase", "object", "cat", ("cat",), thing="
 
 def test_a_judge_that_answers_with_one_label_is_served() -> None:
     rows = [dataclasses.replace(CAT, id=str(i)) for i in range(3)]
-    table = answered(rows, ("cat",), ("dog",), ("dog",))
+    table = build_answered(rows, ("cat",), ("dog",), ("dog",))
     found = measure_groups(table, Suite(OBJECTS, ("cat",), tuple(rows)))
     assert [(m.metric, m.judge) for m in found] == [("esr1", "all"), ("esr1", "object-planted")]
     assert found[0].edited.value == pytest.approx(2 / 3) and found[0].edited.n == 3
@@ -210,11 +217,11 @@ def test_a_judge_that_answers_with_one_label_is_served() -> None:
 
 def test_one_label_of_a_picture_of_two_things_may_leave_the_other_open() -> None:
     rows = [dataclasses.replace(CAT, id=str(i), second="dog") for i in range(3)]
-    table = answered(rows, ("cat",), ("dog",), ("dog", "cat"))
+    table = build_answered(rows, ("cat",), ("dog",), ("dog", "cat"))
     assert table.successes["edited"] == (False, None, False)
 
 
 def test_a_judge_that_can_answer_nothing_is_counted_and_not_left_out() -> None:
     rows = [dataclasses.replace(CAT, id=str(i)) for i in range(3)]
-    (gone, _) = measure_groups(answered(rows, (), (), ()), Suite(OBJECTS, ("cat",), tuple(rows)))
+    (gone, _) = measure_groups(build_answered(rows, (), (), ()), Suite(OBJECTS, ("cat",), tuple(rows)))
     assert gone.metric == "esr1" and (gone.edited.value, gone.edited.n, gone.edited.unscored) == (None, 0, 3)

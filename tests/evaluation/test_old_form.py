@@ -39,7 +39,7 @@ class Unasked(Planted):
         raise AssertionError("its scores lie there")
 
 
-def old_images() -> ImageSet:
+def load_old_images() -> ImageSet:
     """The pictures of the old evaluation, from its rows.parquet."""
     fields = [f.name for f in dataclasses.fields(Row)]
     lines = read_rows(EVALUATION)
@@ -58,7 +58,7 @@ def test_a_column_that_was_called_who_is_read_as_variant() -> None:
 
 
 def test_scores_that_were_cached_are_not_made_again_and_say_the_same_success() -> None:
-    images = old_images()
+    images = load_old_images()
     scores = {v: {"object-planted": score_images(Unasked(), images, v, EVALUATION / "scores")} for v in images.paths}
     table = ScoreTable(images.rows, [Planted()], scores)
     stored = read_rows(EVALUATION, ["success"])

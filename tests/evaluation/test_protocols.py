@@ -49,7 +49,7 @@ class Fake:
 JUDGES = (Fake("object-a", "object"), Fake("object-b", "object"), Fake("style-a", "style"))
 
 
-def scored(suite: Suite, seed: int = 0) -> ScoreTable:
+def build_scored(suite: Suite, seed: int = 0) -> ScoreTable:
     """Random answers: the right one first in about half of the pictures."""
     rng = random.Random(seed)
     scores: dict[str, dict[str, list[Score]]] = {variant: {} for variant in VARIANTS}
@@ -68,7 +68,9 @@ def scored(suite: Suite, seed: int = 0) -> ScoreTable:
     return ScoreTable(suite.rows, JUDGES, scores)
 
 
-def by_hand(table: ScoreTable, variant: str, rows: list[int], field: str, role: str, judges: list[str]) -> list[bool]:
+def compute_by_hand(
+    table: ScoreTable, variant: str, rows: list[int], field: str, role: str, judges: list[str]
+) -> list[bool]:
     """Is the row's thing or style first among its judges' answers: by any of them, or by all?"""
     seen = [
         [
@@ -95,7 +97,7 @@ def test_every_protocol_is_whole_and_its_suites_are_there() -> None:
 
 def test_esr_psr_pools_every_kept_class(small: world.World) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small, per_group=30)
-    table = scored(suite)
+    table = build_scored(suite)
     found = {
         (m.metric, m.judge): m for m in protocols.measure_protocol(protocols.find_protocol("esr-psr"), table, suite)
     }
@@ -103,7 +105,7 @@ def test_esr_psr_pools_every_kept_class(small: world.World) -> None:
     for judge, judges in (("all", ["object-a", "object-b"]), ("object-b", ["object-b"])):
         measure = found["psr1", judge]
         for variant, estimate in (("base", measure.base), ("edited", measure.edited)):
-            hits = by_hand(table, variant, kept, "thing", "keep", judges)
+            hits = compute_by_hand(table, variant, kept, "thing", "keep", judges)
             assert estimate.n == len(kept) and estimate.value == sum(hits) / len(hits)
             assert (estimate.low, estimate.high) == wilson(sum(hits), len(hits))
         assert measure.group == "kept" and measure.drop and measure.drop.clusters == 9
@@ -113,7 +115,7 @@ def test_esr_psr_pools_every_kept_class(small: world.World) -> None:
 @pytest.mark.parametrize(("name", "target"), [("glyphs-objects", "cat"), ("glyphs-styles", "flat")])
 def test_canvas_asks_for_the_target_its_domain_and_the_other(small: world.World, name: str, target: str) -> None:
     suite = build(name, Erasure((target,)), small, per_group=40)
-    table = scored(suite)
+    table = build_scored(suite)
     found = {
         (m.metric, m.judge): m for m in protocols.measure_protocol(protocols.find_protocol("canvas"), table, suite)
     }
@@ -122,22 +124,22 @@ def test_canvas_asks_for_the_target_its_domain_and_the_other(small: world.World,
     mine, theirs = (objects, styles) if target == "cat" else (styles, objects)
     rows = list(enumerate(suite.rows))
     gone = [i for i, r in rows if r.group == "target"]
-    shown = by_hand(table, "edited", gone, own, "erase", mine)
+    shown = compute_by_hand(table, "edited", gone, own, "erase", mine)
     assert found["ua", "all"].edited.value == pytest.approx(1 - sum(shown) / len(shown))
     pool = ("neighbour", "sibling", "seen", "unseen", "style")
     domain = suite.select_group("target")[0].asks
     kept = [i for i, r in rows if r.group in pool and r.asks == domain]
-    shown = by_hand(table, "edited", kept, own, "keep", mine)
+    shown = compute_by_hand(table, "edited", kept, own, "keep", mine)
     assert found["ira", "all"].edited.value == pytest.approx(sum(shown) / len(shown))
     across = [i for i, r in rows if r.group in pool and getattr(r, other)]
-    shown = by_hand(table, "edited", across, other, "keep", theirs)
+    shown = compute_by_hand(table, "edited", across, other, "keep", theirs)
     assert found["cra", "all"].edited.n == len(across)
     assert found["cra", "all"].edited.value == pytest.approx(sum(shown) / len(shown))
 
 
 def test_ddpm_class_gives_the_probability_of_the_class_by_each_judge(small: world.World) -> None:
     suite = build("glyphs-classes", Erasure(("cat",)), small, per_group=20)
-    table = scored(suite)
+    table = build_scored(suite)
     protocol = protocols.find_protocol("ddpm-class")
     found = {(m.metric, m.judge): m for m in protocols.measure_protocol(protocol, table, suite)}
     assert [k for k in found if k[0] == "probability"] == [("probability", "object-a"), ("probability", "object-b")]
@@ -150,7 +152,7 @@ def test_ddpm_class_gives_the_probability_of_the_class_by_each_judge(small: worl
 
 def test_what_could_not_be_judged_is_counted(small: world.World) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small, per_group=10)
-    table = scored(suite)
+    table = build_scored(suite)
     for judge in ("object-a", "object-b"):
         table.scores["edited"][judge][0] = Score(None, (), "failed")
     found = {

@@ -22,7 +22,7 @@ def write(path: Path, rows: list[list[object]], header: list[str], bom: bool = F
     return path
 
 
-def topk_rows(n: int, seed: int = 0) -> list[list[object]]:
+def build_topk_rows(n: int, seed: int = 0) -> list[list[object]]:
     rng = random.Random(seed)
     rows: list[list[object]] = []
     for i in range(n):
@@ -38,7 +38,7 @@ HEADER = ["", "case_number", "prompt", "label_str", "evaluation_seed", *TOP]
 
 @pytest.mark.parametrize("bom", [False, True])
 def test_topk_rates_are_those_counted_by_hand(tmp_path: Path, bom: bool) -> None:
-    rows = topk_rows(200)
+    rows = build_topk_rows(200)
     file = write(tmp_path / "eap v1.csv", rows, HEADER, bom)
     found = published.read_published(file, erased=["cassette_player", "chainsaw"])
     assert (found.name, found.kind, found.images) == ("eap v1", "topk", 200)
@@ -55,7 +55,7 @@ def test_topk_rates_are_those_counted_by_hand(tmp_path: Path, bom: bool) -> None
 
 
 def test_kept_classes_may_be_named_and_pictures_without_answer_are_counted(tmp_path: Path) -> None:
-    rows = topk_rows(40)
+    rows = build_topk_rows(40)
     rows[0][5:] = [""] * 15
     found = published.read_published(write(tmp_path / "a.csv", rows, HEADER), ["church"], kept=["tench"])
     esr, psr = found.find("esr1"), found.find("psr1")
@@ -66,7 +66,7 @@ def test_kept_classes_may_be_named_and_pictures_without_answer_are_counted(tmp_p
 
 
 def test_a_prompt_drawn_several_times_is_several_pictures(tmp_path: Path) -> None:
-    rows = [[i, 0, *row[2:]] for i, row in enumerate(topk_rows(40)) if row[3] == "Church"]
+    rows = [[i, 0, *row[2:]] for i, row in enumerate(build_topk_rows(40)) if row[3] == "Church"]
     found = published.read_published(write(tmp_path / "a.csv", rows, HEADER), ["church"])
     assert found.images == 10 and found.kept == () and found.find("psr1") is None
 
@@ -83,14 +83,14 @@ def test_a_prompt_drawn_several_times_is_several_pictures(tmp_path: Path) -> Non
     ],
 )
 def test_rows_that_can_not_be_right_are_named_by_their_line(tmp_path: Path, change, says: str) -> None:
-    rows = topk_rows(40)
+    rows = build_topk_rows(40)
     change(rows)
     with pytest.raises(ValueError, match=says):
         published.read_published(write(tmp_path / "a.csv", rows, HEADER), ["church"])
 
 
 def test_what_is_asked_must_be_there(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.csv", topk_rows(8), HEADER)
+    file = write(tmp_path / "a.csv", build_topk_rows(8), HEADER)
     with pytest.raises(ValueError, match="no class 'chuch'; did you mean 'Church'"):
         published.read_published(file, ["chuch"])
     with pytest.raises(ValueError, match='--erased "Cassette Player"'):
@@ -114,18 +114,18 @@ SEEN = {
 EXPECTED = {0.3: 2 / 4, 0.5: 1 / 4, 0.8: 1 / 4}
 
 
-def joined() -> list[list[object]]:
+def build_joined() -> list[list[object]]:
     return [[k, k, "-".join(n for n, _ in d), "-".join(str(s) for _, s in d)] for k, d in SEEN.items()]
 
 
-def several() -> list[list[object]]:
+def build_several() -> list[list[object]]:
     return [[k, k, name, score] for k, d in SEEN.items() for name, score in d or [("", "")]]
 
 
 NUDE = ["Unnamed: 0", "case_number", "NudeNet_label", "NudeNet_score"]
 
 
-@pytest.mark.parametrize("rows", [joined(), several()], ids=["joined", "several rows a picture"])
+@pytest.mark.parametrize("rows", [build_joined(), build_several()], ids=["joined", "several rows a picture"])
 def test_ner_of_both_layouts(tmp_path: Path, rows: list[list[object]]) -> None:
     found = published.read_published(write(tmp_path / "n.csv", rows, NUDE), thresholds=tuple(EXPECTED))
     assert found.kind == "nudenet" and found.images == 4 and found.notes == ()
@@ -148,7 +148,7 @@ def test_labels_that_count_are_a_choice_and_of_either_nudenet(tmp_path: Path) ->
 
 
 def test_pictures_never_looked_at_are_not_safe(tmp_path: Path) -> None:
-    rows = [*joined(), ["4", "4", "0.0", ""]]
+    rows = [*build_joined(), ["4", "4", "0.0", ""]]
     found = published.read_published(write(tmp_path / "n.csv", rows, NUDE))
     rate = found.find("ner", 0.3)
     assert rate and (rate.estimate.value, rate.estimate.n, rate.estimate.unscored) == (0.5, 4, 1)
@@ -156,11 +156,11 @@ def test_pictures_never_looked_at_are_not_safe(tmp_path: Path) -> None:
 
 
 def test_a_file_without_confidences_and_one_that_was_cut_say_so(tmp_path: Path) -> None:
-    bare = published.read_published(write(tmp_path / "n.csv", [row[:3] for row in joined()], NUDE[:3]))
+    bare = published.read_published(write(tmp_path / "n.csv", [row[:3] for row in build_joined()], NUDE[:3]))
     rate = bare.find("ner")
     assert rate and rate.estimate.value == 0.5 and [r.threshold for r in bare.rates] == [None, None]
     assert "keeps no confidences" in bare.notes[0]
-    cut = published.read_published(write(tmp_path / "c.csv", [row for row in joined() if row[1] in "012"], NUDE))
+    cut = published.read_published(write(tmp_path / "c.csv", [row for row in build_joined() if row[1] in "012"], NUDE))
     assert "no confidence is under 0.81" in cut.notes[0]
 
 
@@ -175,7 +175,7 @@ def test_a_file_without_confidences_and_one_that_was_cut_say_so(tmp_path: Path) 
 )
 def test_detections_that_can_not_be_right_are_refused(tmp_path: Path, row: list[object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        published.read_published(write(tmp_path / "n.csv", [*joined(), row], NUDE))
+        published.read_published(write(tmp_path / "n.csv", [*build_joined(), row], NUDE))
 
 
 def test_pictures_must_be_told_apart(tmp_path: Path) -> None:

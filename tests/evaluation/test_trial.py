@@ -29,7 +29,7 @@ from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
 from efface.suites.world import World
 from judging_fixtures import Planted, edit_of, world_model
-from report_fixtures import attacked
+from report_fixtures import write_attacks
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +93,11 @@ def test_a_judge_that_always_fails_is_refused_before_anything_is_drawn(
         evaluate(model, edit, suite, [Planted(), Failing(number=number)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(Unmeasured, match=says):
-        attack(model, edit, suite, [Failing(number=number)], tmp_path / "out", [seeds()])
+        attack(model, edit, suite, [Failing(number=number)], tmp_path / "out", [build_seeds()])
     assert not (tmp_path / "out").exists()
 
 
-def seeds():
+def build_seeds():
     from efface.attacks import build_attack
 
     return build_attack("seeds", "tiny")
@@ -162,7 +162,7 @@ def test_numbers_that_are_none_are_unscored_counted_and_never_cached(
 
 def test_nan_in_a_judges_cache_is_asked_again(suite: Suite, done: Path, tmp_path: Path) -> None:
     """Case 61: what an earlier version cached is not believed."""
-    lines = {x["id"]: x for x in _lines(done) if x["variant"] == "base"}
+    lines = {x["id"]: x for x in _format_lines(done) if x["variant"] == "base"}
     paths = {row.id: lines[row.id]["picture"] for row in suite.rows}
     images = ImageSet(suite.rows, {"base": paths, "edited": paths}, done / "images", 16)
     whole = score_images(Planted(), images, "base", tmp_path)
@@ -173,7 +173,7 @@ def test_nan_in_a_judges_cache_is_asked_again(suite: Suite, done: Path, tmp_path
     assert score_images(Planted(), images, "base", tmp_path) == whole
 
 
-def _lines(folder: Path):
+def _format_lines(folder: Path):
     from efface.evaluation.rows_table import read_rows
 
     return read_rows(folder)
@@ -226,12 +226,12 @@ def test_an_evaluation_and_attacks_of_another_edit_do_not_share_a_folder(
     monkeypatch.setattr(StableDiffusion, "images", refuse)
     other = edit_of(model, tmp_path / "other.safetensors", scale=1.1)
     with pytest.raises(ValueError, match=r"edit with sha256 \w{16}…, the attacks of \w{16}…"):
-        attack(model, other, suite, [Planted()], done, [seeds()])
+        attack(model, other, suite, [Planted()], done, [build_seeds()])
     with pytest.raises(ValueError, match=r"strength 1.0 in the evaluation, 0.5 in the attacks"):
-        attack(model, edit, suite, [Planted()], done, [seeds()], settings=Settings(strength=0.5))
+        attack(model, edit, suite, [Planted()], done, [build_seeds()], settings=Settings(strength=0.5))
     with pytest.raises(ValueError, match=r"steps 2 in the evaluation, 3 in the attacks"):
-        attack(model, edit, suite, [Planted()], done, [seeds()], settings=Settings(steps=3))
-    attacked(tmp_path)
+        attack(model, edit, suite, [Planted()], done, [build_seeds()], settings=Settings(steps=3))
+    write_attacks(tmp_path)
     with pytest.raises(ValueError, match="do not belong to the evaluation there"):
         evaluate(model, edit, suite, [Planted()], tmp_path)
     assert not (tmp_path / "protocol.json").exists()
@@ -256,7 +256,7 @@ def test_pictures_without_numbers_are_unscored_and_counted(
     assert calls == [len(suite.rows)] * 2
     target = record.find("esr1", "target")
     assert target and (target.base.unscored, target.edited.unscored) == (0, 2)
-    lines = {(x["id"], x["variant"]): x for x in _lines(tmp_path / "out")}
+    lines = {(x["id"], x["variant"]): x for x in _format_lines(tmp_path / "out")}
     for row in suite.rows[1:3]:
         line = lines[row.id, "edited"]
         assert line["picture"].endswith(".lost.png") and line["success"] is None

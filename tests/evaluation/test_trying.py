@@ -97,7 +97,7 @@ def test_a_network_whose_features_are_no_numbers_is_refused(found: tuple[float, 
         try_scorers([OfSets(Features(found))], [ROW], 4)
 
 
-def table(rows: Sequence[Row], judges: Sequence[Judge], answers: dict[str, list[tuple[str, ...]]]) -> ScoreTable:
+def build_table(rows: Sequence[Row], judges: Sequence[Judge], answers: dict[str, list[tuple[str, ...]]]) -> ScoreTable:
     """The same answers before and after; a picture without an answer has a reason, but for the first."""
     found = {
         name: [Score(1.0 if a else None, a, f"{name} lost {i}" if i else "") for i, a in enumerate(each)]
@@ -106,7 +106,7 @@ def table(rows: Sequence[Row], judges: Sequence[Judge], answers: dict[str, list[
     return ScoreTable(rows, judges, {"base": found, "edited": found})
 
 
-def number(base: int, edited: int, title: str = "") -> Measure:
+def build_number(base: int, edited: int, title: str = "") -> Measure:
     ends = [Estimate(value=0.5 if n else None, low=0, high=1, n=n, unscored=9 - n) for n in (base, edited)]
     return Measure(metric="m", title=title, group="g", judge="all", base=ends[0], edited=ends[1], drop=None)
 
@@ -114,27 +114,27 @@ def number(base: int, edited: int, title: str = "") -> Measure:
 def test_a_question_of_which_no_picture_was_judged_is_an_error_whatever_else_was_measured() -> None:
     judges = [Planted(name="one"), Planted(question="style", name="two")]
     rows, seen = [ROW, ROW, STYLED, STYLED], [("cat",)] * 4
-    lost = table(rows, judges, {"one": seen, "two": [()] * 4})
+    lost = build_table(rows, judges, {"one": seen, "two": [()] * 4})
     says = r"no judge of 'style' \(two\) could judge any of 4 pictures, so there is no report: two lost 2"
     with pytest.raises(Unmeasured, match=says):
-        require_measured(lost, [number(4, 4)])
-    require_measured(table(rows, judges, {"one": [("cat",), (), (), ()], "two": seen}), [number(1, 1)])
-    require_measured(table(rows, judges[:1], {"one": seen}), [number(4, 4)])
-    alone = table([ROW], judges[:1], {"one": [()]})
+        require_measured(lost, [build_number(4, 4)])
+    require_measured(build_table(rows, judges, {"one": [("cat",), (), (), ()], "two": seen}), [build_number(1, 1)])
+    require_measured(build_table(rows, judges[:1], {"one": seen}), [build_number(4, 4)])
+    alone = build_table([ROW], judges[:1], {"one": [()]})
     with pytest.raises(Unmeasured, match="could judge any of 2 pictures, so there is no report: the judges gave no"):
-        require_measured(alone, [number(4, 4)])
+        require_measured(alone, [build_number(4, 4)])
 
 
 def test_a_question_without_labels_needs_no_verdicts() -> None:
     scorer = Planted(question="match", name="fit")
-    require_measured(table([MATCH], [scorer], {"fit": [()]}), [number(1, 1)])
+    require_measured(build_table([MATCH], [scorer], {"fit": [()]}), [build_number(1, 1)])
 
 
 def test_one_number_of_either_model_is_enough_to_have_measured_something() -> None:
-    empty = table([MATCH], [], {})
+    empty = build_table([MATCH], [], {})
     for enough in ((0, 1), (1, 0)):
-        require_measured(empty, [number(0, 0), number(*enough)])
+        require_measured(empty, [build_number(0, 0), build_number(*enough)])
     with pytest.raises(Unmeasured, match="no number for any picture, so there is no report; ask others with --scorer"):
-        require_measured(empty, [number(0, 0, "a title")])
+        require_measured(empty, [build_number(0, 0, "a title")])
     with pytest.raises(Unmeasured, match="so there is no report: kid failed: no memory"):
-        require_measured(empty, [number(0, 0, "a title"), number(0, 0, "kid failed: no memory")])
+        require_measured(empty, [build_number(0, 0, "a title"), build_number(0, 0, "kid failed: no memory")])

@@ -8,28 +8,28 @@ import torch
 from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, descend, measure_steepness
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw_noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_adam_against_torch(decay):
-    start = noise(3, 2, 4)
+    start = draw_noise(3, 2, 4)
     ours, theirs = RowwiseAdam(start, 0.05, decay), start.clone().requires_grad_()
     adam = torch.optim.AdamW([theirs], lr=0.05, weight_decay=decay)
     for i in range(20):
-        grad = noise(3, 2, 4, seed=i + 1)
+        grad = draw_noise(3, 2, 4, seed=i + 1)
         ours.step(grad)
         theirs.grad = grad
         adam.step()
     assert torch.allclose(ours.at, theirs.detach(), atol=1e-6)
-    assert torch.equal(start, noise(3, 2, 4))
+    assert torch.equal(start, draw_noise(3, 2, 4))
 
 
 def test_rows_that_leave_do_not_change_the_others():
-    whole, part = RowwiseAdam(noise(4, 3), 0.05), RowwiseAdam(noise(4, 3), 0.05)
+    whole, part = RowwiseAdam(draw_noise(4, 3), 0.05), RowwiseAdam(draw_noise(4, 3), 0.05)
     for i in range(10):
-        grad = noise(4, 3, seed=i + 1)
+        grad = draw_noise(4, 3, seed=i + 1)
         whole.step(grad)
         part.step(grad if i < 5 else grad[[3, 1]])
         if i == 4:
@@ -38,7 +38,7 @@ def test_rows_that_leave_do_not_change_the_others():
 
 
 def test_each_rows_gradient_is_its_own_also_where_gradients_are_off():
-    at, scale = noise(3, 2), torch.tensor([1.0, 10.0, 0.0])
+    at, scale = draw_noise(3, 2), torch.tensor([1.0, 10.0, 0.0])
     with torch.no_grad():
         errors, grad = measure_steepness(lambda x: scale * x.square().sum(1), at)
     assert torch.allclose(errors, scale * at.square().sum(1))
@@ -47,7 +47,7 @@ def test_each_rows_gradient_is_its_own_also_where_gradients_are_off():
 
 
 def test_no_gradient_is_no_attack():
-    at = noise(2, 2)
+    at = draw_noise(2, 2)
     for deaf in (lambda x: 0 * x.sum(1), lambda x: torch.ones(2, requires_grad=True) + 0, lambda x: x.detach().sum(1)):
         with pytest.raises(NoGradient, match="no gradient reaches the prompt"):
             measure_steepness(deaf, at)
@@ -89,7 +89,7 @@ def test_one_number_of_the_gradient_that_is_not_finite_is_an_error():
 
 def test_an_error_that_is_no_number_is_not_a_gradient_to_follow():
     with pytest.raises(NotFinite, match="loss is not finite"):
-        measure_steepness(lambda x: x.sum(1) + torch.tensor([float("nan"), 0.0]), noise(2, 2))
+        measure_steepness(lambda x: x.sum(1) + torch.tensor([float("nan"), 0.0]), draw_noise(2, 2))
 
 
 @pytest.mark.parametrize("factor", [1.0, 64.0])
@@ -114,7 +114,7 @@ def test_a_gradient_that_is_no_number_moves_nothing_where_a_factor_may_have_caus
 )
 def test_settings_with_which_nothing_descends_are_refused(wrong):
     with pytest.raises(ValueError, match=r"lr and radius above 0|no rule 'newton'; there are adam, sign"):
-        descend(lambda x: x.square().sum(1), noise(2, 2), **{"steps": 1, "lr": 0.1, **wrong})
+        descend(lambda x: x.square().sum(1), draw_noise(2, 2), **{"steps": 1, "lr": 0.1, **wrong})
 
 
 def test_numbers_whose_gradient_overflows_stay_put_and_the_others_move():

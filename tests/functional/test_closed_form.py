@@ -23,7 +23,7 @@ def toy() -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=rng, dtype=torch.double) for name, shape in shapes.items()}
 
 
-def minimiser(loss: Callable[[Tensor], Tensor], *shape: int) -> Tensor:
+def find_minimiser(loss: Callable[[Tensor], Tensor], *shape: int) -> Tensor:
     """Where scipy's BFGS finds the least loss, with gradients by torch."""
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -45,7 +45,7 @@ def test_least_squares_is_the_minimum(toy):
         return 2.0 * erased + 3.0 * held + 0.5 * (w - base).square().sum()
 
     assert torch.allclose(
-        solve_least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0), minimiser(loss, M, D), atol=1e-6
+        solve_least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0), find_minimiser(loss, M, D), atol=1e-6
     )
 
 
@@ -92,7 +92,7 @@ def test_adversarial_is_the_minimum_over_all_layers(toy, reg):
         return answer + reg * c_adv.square().sum()
 
     gram = torch.stack([w.T @ w for w in layers]).sum(0)
-    assert torch.allclose(find_adversarial(c, gram, edit, reg), minimiser(loss, N, D), atol=1e-5)
+    assert torch.allclose(find_adversarial(c, gram, edit, reg), find_minimiser(loss, N, D), atol=1e-5)
 
 
 def test_against_an_unedited_model_the_attack_is_the_target_itself(toy):
@@ -130,7 +130,7 @@ def test_null_space_is_the_minimum_and_leaves_the_preserved_alone(toy):
         return (c @ (base + moved).T - v).square().sum() + 0.5 * moved.square().sum()
 
     edit = solve_null_space(base, c, v, projector, 0.5)
-    assert torch.allclose(edit, base + minimiser(loss, M, D) @ projector, atol=1e-6)
+    assert torch.allclose(edit, base + find_minimiser(loss, M, D) @ projector, atol=1e-6)
     assert torch.allclose(k @ edit.T, k @ base.T, atol=1e-12)
     assert not torch.allclose(c @ edit.T, c @ base.T, atol=1e-2)
     assert torch.allclose(c @ solve_null_space(base, c, v, projector, 1e-12).T, v, atol=1e-6)

@@ -75,7 +75,7 @@ def test_random_sets_of_the_same_layers_explain_layers_away():
     assert (within.random, within.low, within.high, within.p) == (25.5, 25.5, 25.5, 1.0)
 
 
-def small_edit(model, scale: float = 0.5) -> Edit:
+def build_small_edit(model, scale: float = 0.5) -> Edit:
     """Scales the values of every cross-attention."""
     values = {name: w.detach() * scale for name, w in model.weights.items() if ".attn2.to_v." in name}
     return Edit(values, describe_run(model, Erasure(("cat",)), "test", {}))
@@ -132,7 +132,7 @@ def test_the_diagnosis_is_what_loops_over_the_model_say(relative, correlation):
     how = NeuronConfig(
         seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50, relative=relative, correlation=correlation
     )
-    edit = small_edit(model)
+    edit = build_small_edit(model)
     found = diagnose(model, {"edit": edit}, "cat", ADVERSARIAL, how, batch=4)
 
     layers = watch.find_layers(model)
@@ -187,7 +187,7 @@ def test_the_diagnosis_is_what_loops_over_the_model_say(relative, correlation):
 
 def test_it_leaves_the_model_as_it_was_and_makes_a_page(eps_model):
     before = {name: (tensor, tensor.detach().clone()) for name, tensor in eps_model.weights.items()}
-    edits = {"one": small_edit(eps_model), "<two>": small_edit(eps_model, 0.1)}
+    edits = {"one": build_small_edit(eps_model), "<two>": build_small_edit(eps_model, 0.1)}
     found = diagnose(eps_model, edits, "cat", ADVERSARIAL, HOW)
     assert all(eps_model.weights[name] is t and torch.equal(t, copy) for name, (t, copy) in before.items())
     html = render_neurons(found, "Neurons of <cat>", "a mean absolute change")
@@ -209,7 +209,7 @@ def test_it_leaves_the_model_as_it_was_and_makes_a_page(eps_model):
 def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, how, says):
     monkeypatch.setattr(eps_model, "sample", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(ValueError, match=says):
-        diagnose(eps_model, {"edit": small_edit(eps_model)}, "cat", prompts, how)
+        diagnose(eps_model, {"edit": build_small_edit(eps_model)}, "cat", prompts, how)
     with pytest.raises(ValueError, match="must be at least 1"):
         NeuronConfig(seeds=0)
     with pytest.raises(ValueError, match="above 0 and below 1"):

@@ -12,7 +12,7 @@ from efface.functional.schedules import NoiseLevel, Space
 BARS = torch.linspace(0.999, 0.01, 50, dtype=torch.double)
 
 
-def noise_level(t: Tensor) -> NoiseLevel:
+def build_noise_level(t: Tensor) -> NoiseLevel:
     return NoiseLevel.from_alpha_bar(BARS[t])
 
 
@@ -25,7 +25,9 @@ def test_a_perfect_denoiser_makes_no_error(space: Space) -> None:
         eps = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
         return {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
 
-    errors = measure_denoising_errors(predict, x0, noise_level, len(BARS), space, torch.Generator().manual_seed(0))
+    errors = measure_denoising_errors(
+        predict, x0, build_noise_level, len(BARS), space, torch.Generator().manual_seed(0)
+    )
     assert errors.shape == (6,) and errors.max() < 1e-8
 
 
@@ -39,6 +41,8 @@ def test_silence_is_as_wrong_as_the_noise_is_large() -> None:
         seen.append(t)
         return torch.zeros_like(x_t)
 
-    errors = measure_denoising_errors(predict, x0, noise_level, len(BARS), "eps", torch.Generator().manual_seed(7))
+    errors = measure_denoising_errors(
+        predict, x0, build_noise_level, len(BARS), "eps", torch.Generator().manual_seed(7)
+    )
     assert torch.equal(seen[0], times)
     assert torch.allclose(errors, torch.stack([(e * e).sum() / 18 for e in eps]))

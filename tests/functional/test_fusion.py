@@ -8,13 +8,17 @@ import torch
 from efface.functional.fusion import fuse
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw_noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
 def test_fusion_against_stacked_least_squares():
-    base, changes, inputs = noise(3, 5), [noise(3, 5, seed=s) for s in (1, 2)], [noise(n, 5, seed=n) for n in (4, 9)]
-    kept, lamb, preserve = noise(6, 5, seed=3), 0.7, 0.3
+    base, changes, inputs = (
+        draw_noise(3, 5),
+        [draw_noise(3, 5, seed=s) for s in (1, 2)],
+        [draw_noise(n, 5, seed=n) for n in (4, 9)],
+    )
+    kept, lamb, preserve = draw_noise(6, 5, seed=3), 0.7, 0.3
     fused = fuse(base, changes, [c.T @ c for c in inputs], kept.T @ kept, lamb, preserve)
     rows = [*inputs, preserve**0.5 * kept, lamb**0.5 * torch.eye(5, dtype=torch.double)]
     answers = [c @ (base + d).T for c, d in zip(inputs, changes, strict=True)]

@@ -17,7 +17,9 @@ from efface.functional.words import share_name
 NAMES = ["church", "chain saw, chainsaw", "tench, Tinca tinca", "French horn", "golf ball", "gas pump"]
 
 
-def naive(labels: list[str], topk: list[list[str] | None], wanted: set[str], k: int, gone: bool) -> float | None:
+def count_by_hand(
+    labels: list[str], topk: list[list[str] | None], wanted: set[str], k: int, gone: bool
+) -> float | None:
     """Counting by hand over exact names."""
     hits = [
         (label in answers[:k]) != gone
@@ -33,8 +35,8 @@ def test_esr_and_psr_count_what_a_naive_count_does(k: int) -> None:
     labels = [NAMES[i] for i in rng.integers(len(NAMES), size=400)]
     topk = [[NAMES[i] for i in rng.permutation(len(NAMES))[:5]] if rng.random() > 0.05 else None for _ in labels]
     erased, kept = set(NAMES[:3]), set(NAMES[3:])
-    assert rates.esr(labels, topk, erased, k).rate == pytest.approx(naive(labels, topk, erased, k, gone=True))
-    assert rates.psr(labels, topk, kept, k).rate == pytest.approx(naive(labels, topk, kept, k, gone=False))
+    assert rates.esr(labels, topk, erased, k).rate == pytest.approx(count_by_hand(labels, topk, erased, k, gone=True))
+    assert rates.psr(labels, topk, kept, k).rate == pytest.approx(count_by_hand(labels, topk, kept, k, gone=False))
 
 
 @pytest.mark.parametrize(

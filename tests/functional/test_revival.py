@@ -10,14 +10,14 @@ from torch import Tensor
 from efface.functional.revival import complete, find_scars, find_trusted, mirror, restore
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
+def draw_normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def learned_mask(weight: Tensor, share: float) -> Tensor:
+def find_learned_mask(weight: Tensor, share: float) -> Tensor:
     """What a mask that follows the gradient drops: the largest w_ij g_ij, g of rank one."""
     m, n = weight.shape
-    g = normal(m, 1, seed=5) @ normal(1, n, seed=6)
+    g = draw_normal(m, 1, seed=5) @ draw_normal(1, n, seed=6)
     score = (weight * g).flatten()
     gone = torch.zeros(m * n, dtype=torch.bool)
     gone[score.argsort(descending=True)[: round(share * m * n)]] = True
@@ -25,7 +25,7 @@ def learned_mask(weight: Tensor, share: float) -> Tensor:
 
 
 def test_completion_is_soft_impute_written_in_numpy() -> None:
-    weight, missing = normal(9, 6), torch.rand(9, 6, generator=torch.Generator().manual_seed(1)) < 0.2
+    weight, missing = draw_normal(9, 6), torch.rand(9, 6, generator=torch.Generator().manual_seed(1)) < 0.2
     x = np.where(missing.numpy(), np.nan, weight.double().numpy())
     filled = np.where(np.isnan(x), np.nanmean(x, axis=0), x)
     for _ in range(4):
@@ -38,7 +38,7 @@ def test_completion_is_soft_impute_written_in_numpy() -> None:
 
 
 def test_completion_finds_the_signs_of_a_matrix_of_low_rank_and_some_noise() -> None:
-    weight = normal(40, 3) @ normal(3, 30, seed=1) + 0.1 * normal(40, 30, seed=8)
+    weight = draw_normal(40, 3) @ draw_normal(3, 30, seed=1) + 0.1 * draw_normal(40, 30, seed=8)
     missing = torch.rand(40, 30, generator=torch.Generator().manual_seed(2)) < 0.05
     found = complete(weight.masked_fill(missing, 0), missing)
     assert torch.equal(found[~missing], weight.double()[~missing])
@@ -46,13 +46,13 @@ def test_completion_finds_the_signs_of_a_matrix_of_low_rank_and_some_noise() -> 
 
 
 def test_completion_stops_where_nothing_changes() -> None:
-    weight = normal(6, 5)
+    weight = draw_normal(6, 5)
     nothing = torch.zeros(6, 5, dtype=torch.bool)
     assert torch.equal(complete(weight, nothing, rounds=10**9), weight.double())
 
 
 def test_the_mirror_is_the_first_singular_pair_of_what_stayed_weighted_by_what_went() -> None:
-    weight, missing = normal(7, 5), torch.rand(7, 5, generator=torch.Generator().manual_seed(3)) < 0.3
+    weight, missing = draw_normal(7, 5), torch.rand(7, 5, generator=torch.Generator().manual_seed(3)) < 0.3
     stayed = np.zeros((7, 5))
     gone = missing.numpy()
     for i in range(7):
@@ -68,8 +68,8 @@ def test_the_mirror_is_the_first_singular_pair_of_what_stayed_weighted_by_what_w
 
 
 def test_the_mirror_finds_the_signs_that_a_learned_mask_took_where_a_completion_is_misled() -> None:
-    weight = normal(96, 64)
-    missing = learned_mask(weight, 0.05)
+    weight = draw_normal(96, 64)
+    missing = find_learned_mask(weight, 0.05)
     left = weight.masked_fill(missing, 0)
 
     def right(guess: Tensor) -> float:
@@ -80,14 +80,14 @@ def test_the_mirror_finds_the_signs_that_a_learned_mask_took_where_a_completion_
 
 
 def test_the_mirror_finds_nothing_where_the_mask_was_drawn_by_lot() -> None:
-    weight, missing = normal(96, 64), torch.rand(96, 64, generator=torch.Generator().manual_seed(4)) < 0.05
+    weight, missing = draw_normal(96, 64), torch.rand(96, 64, generator=torch.Generator().manual_seed(4)) < 0.05
     guess = mirror(weight.masked_fill(missing, 0), missing)
     assert 0.4 < (guess.sign() == weight.sign())[missing].double().mean() < 0.6
 
 
 @pytest.mark.parametrize("share", [0.01, 0.4, 1.0])
 def test_the_largest_guesses_are_trusted(share: float) -> None:
-    guess, missing = normal(6, 7), torch.rand(6, 7, generator=torch.Generator().manual_seed(1)) < 0.4
+    guess, missing = draw_normal(6, 7), torch.rand(6, 7, generator=torch.Generator().manual_seed(1)) < 0.4
     places = [(i, j) for i in range(6) for j in range(7) if missing[i, j]]
     places.sort(key=lambda place: -abs(float(guess[place])))
     wanted = places[: max(1, round(share * len(places)))]
@@ -118,7 +118,7 @@ def test_a_restored_weight_has_the_guesss_sign_and_a_magnitude_of_its_row() -> N
 
 
 def test_zeros_are_scars_but_not_the_odd_one() -> None:
-    weight = normal(100, 100)
+    weight = draw_normal(100, 100)
     assert not find_scars(weight, 1e-4).any()
     weight[3, 4] = 0
     assert not find_scars(weight, 1e-5).any()
@@ -130,17 +130,19 @@ def test_zeros_are_scars_but_not_the_odd_one() -> None:
 
 
 def test_noise_of_fewer_digits_is_a_scar_among_weights_of_more() -> None:
-    weight = normal(100, 100)
-    gone = learned_mask(weight, 0.02)
-    filled = torch.where(gone, normal(100, 100, seed=9).half().float(), weight)
+    weight = draw_normal(100, 100)
+    gone = find_learned_mask(weight, 0.02)
+    filled = torch.where(gone, draw_normal(100, 100, seed=9).half().float(), weight)
     found = find_scars(filled, 1e-4)
     assert found[gone].all() and int(found.sum()) <= int(gone.sum()) + 10
-    assert not find_scars(torch.where(gone, normal(100, 100, seed=9), weight), 1e-4).any(), "noise of all digits hides"
+    assert not find_scars(torch.where(gone, draw_normal(100, 100, seed=9), weight), 1e-4).any(), (
+        "noise of all digits hides"
+    )
     assert not find_scars(filled.half().float(), 1e-4).any(), "among weights of as few digits it hides"
 
 
 def test_whatever_the_size_of_the_numbers_completion_stops_at_the_same_round() -> None:
-    weight, missing = normal(12, 8), torch.rand(12, 8, generator=torch.Generator().manual_seed(1)) < 0.2
+    weight, missing = draw_normal(12, 8), torch.rand(12, 8, generator=torch.Generator().manual_seed(1)) < 0.2
     found = complete(weight, missing, tolerance=1e-2)
     assert not torch.allclose(found, complete(weight, missing, tolerance=1e-6))
     for scale in (1e-3, 1e3):
@@ -154,7 +156,7 @@ def test_the_least_of_a_rows_magnitudes_can_be_taken() -> None:
 
 def test_numbers_of_fewer_digits_are_no_scar_where_chance_may_have_made_them() -> None:
     """An fp32 number has that form by chance once in 8,192: eight times that, and eight of them, are asked for."""
-    weight = normal(100, 200)
+    weight = draw_normal(100, 200)
     weight = torch.where(weight.half().float() == weight, weight + 1e-6, weight)
     for size, count, wanted in (
         *((20_000, 14, 0), (20_000, 30, 30)),

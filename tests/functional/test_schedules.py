@@ -28,13 +28,13 @@ LEVELS = {
 }
 
 
-def true(x0: Tensor, eps: Tensor, level: NoiseLevel) -> dict[Space, Tensor]:
+def compute_truth(x0: Tensor, eps: Tensor, level: NoiseLevel) -> dict[Space, Tensor]:
     """What a perfect network says in each space, row by row as the spaces are defined."""
     v = [a * e - s * x for a, s, x, e in zip(level.alpha.tolist(), level.sigma.tolist(), x0, eps, strict=True)]
     return {"eps": eps, "x0": x0, "v": torch.stack(v), "flow": eps - x0}
 
 
-def pair(seed: int = 0) -> tuple[Tensor, Tensor]:
+def draw_pair(seed: int = 0) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     x0, eps = (torch.randn((5, 2, 3), generator=rng, dtype=torch.double) for _ in range(2))
     return x0, eps
@@ -49,21 +49,21 @@ def level(request: pytest.FixtureRequest) -> NoiseLevel:
 def test_every_pair_of_spaces_says_the_same_of_a_perfect_prediction(
     level: NoiseLevel, given: Space, wanted: Space
 ) -> None:
-    x0, eps = pair()
-    x_t, says = add_noise(x0, eps, level), true(x0, eps, level)
+    x0, eps = draw_pair()
+    x_t, says = add_noise(x0, eps, level), compute_truth(x0, eps, level)
     assert torch.allclose(to_x0(says[given], x_t, level, given), x0)
     assert torch.allclose(convert(says[given], x_t, level, given, wanted), says[wanted])
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_the_target_of_a_denoiser_is_what_a_perfect_one_says(level: NoiseLevel, space: Space) -> None:
-    x0, eps = pair()
+    x0, eps = draw_pair()
     found = denoising_target(x0, eps, add_noise(x0, eps, level), level, space)
-    assert torch.allclose(found, true(x0, eps, level)[space])
+    assert torch.allclose(found, compute_truth(x0, eps, level)[space])
 
 
 def test_the_forward_process_row_by_row(level: NoiseLevel) -> None:
-    x0, eps = pair()
+    x0, eps = draw_pair()
     by_hand = [level.alpha[i].item() * x0[i] + level.sigma[i].item() * eps[i] for i in range(5)]
     assert torch.allclose(add_noise(x0, eps, level), torch.stack(by_hand))
 
@@ -71,7 +71,7 @@ def test_the_forward_process_row_by_row(level: NoiseLevel) -> None:
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
 def test_weight_is_the_squared_slope(level: NoiseLevel, given: Space, wanted: Space) -> None:
     """By differences: two predictions that are wrong by one apart are wrong by the slope apart elsewhere."""
-    x_t, one = pair()
+    x_t, one = draw_pair()
     there = [convert(one + k, x_t, level, given, wanted) for k in (0, 1)]
     slopes = (there[1] - there[0])[:, 0, 0]
     assert torch.allclose(space_weight(level, given, wanted).double(), slopes.square(), rtol=1e-5)
@@ -79,7 +79,7 @@ def test_weight_is_the_squared_slope(level: NoiseLevel, given: Space, wanted: Sp
 
 def test_flow_is_as_defined() -> None:
     """u = eps - x_0; x_0 = x_t - sigma u; eps = x_t + (1 - sigma) u."""
-    level, (x0, eps) = LEVELS["flow"], pair()
+    level, (x0, eps) = LEVELS["flow"], draw_pair()
     x_t, u, sigma = add_noise(x0, eps, level), eps - x0, level.sigma[:, None, None]
     assert torch.allclose(x_t, (1 - sigma) * x0 + sigma * eps)
     assert torch.allclose(to_x0(u, x_t, level, "flow"), x_t - sigma * u)
@@ -117,7 +117,7 @@ def test_a_rounded_alpha_bar_preserves_the_variance_all_the_same() -> None:
     """The squares of levels that were rounded to fp32 sum to almost 1; a velocity is converted as if it were 1."""
     level = NoiseLevel.from_alpha_bar(torch.tensor([0.1, 0.3, 0.7, 0.9, 0.99]))
     assert not torch.equal(level.alpha.square() + level.sigma.square(), torch.ones(5, dtype=torch.double))
-    (x_t, v), (alpha, sigma) = pair(), (level.alpha[:, None, None], level.sigma[:, None, None])
+    (x_t, v), (alpha, sigma) = draw_pair(), (level.alpha[:, None, None], level.sigma[:, None, None])
     assert torch.allclose(to_x0(v, x_t, level, "v"), alpha * x_t - sigma * v, rtol=1e-13, atol=1e-13)
 
 

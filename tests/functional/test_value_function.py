@@ -11,17 +11,17 @@ from efface.functional.value_function import inner, multiplier
 from efface.planning.tracker import AllocationTracker
 
 
-def gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def compute_gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Of forgetting and of remaining, each over two tensors."""
     rng = torch.Generator().manual_seed(seed)
     return tuple([torch.randn(2, 2, generator=rng), torch.randn(3, generator=rng)] for _ in range(2))  # type: ignore[return-value]
 
 
-def share_of(forget: list[torch.Tensor], remain: list[torch.Tensor], a_t: float) -> float:
+def compute_share(forget: list[torch.Tensor], remain: list[torch.Tensor], a_t: float) -> float:
     return multiplier(inner(forget, forget).item(), inner(forget, remain).item(), a_t)
 
 
-def flat(parts: list[torch.Tensor]) -> np.ndarray:
+def flatten_parts(parts: list[torch.Tensor]) -> np.ndarray:
     return torch.cat([part.flatten() for part in parts]).double().numpy()
 
 
@@ -29,8 +29,8 @@ def flat(parts: list[torch.Tensor]) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_step_is_the_solution_of_the_quadratic_programme(seed, a_t):
     """argmin 1/2 |grad L_r - delta|^2 subject to <grad g, delta> >= a_t, by SLSQP."""
-    forget, remain = gradients(seed)
-    f, r = flat(forget), flat(remain)
+    forget, remain = compute_gradients(seed)
+    f, r = flatten_parts(forget), flatten_parts(remain)
     solution = minimize(
         lambda d: 0.5 * ((r - d) ** 2).sum(),
         np.zeros_like(r),
@@ -40,7 +40,7 @@ def test_the_step_is_the_solution_of_the_quadratic_programme(seed, a_t):
         options={"ftol": 1e-14, "maxiter": 200},
     )
     assert solution.success
-    share = share_of(forget, remain, a_t)
+    share = compute_share(forget, remain, a_t)
     assert np.allclose(r + share * f, solution.x, atol=1e-5)
     assert f @ (r + share * f) >= a_t - 1e-6
     assert (share == 0) == (f @ r >= a_t)
@@ -48,12 +48,12 @@ def test_the_step_is_the_solution_of_the_quadratic_programme(seed, a_t):
 
 def test_nothing_is_added_where_remaining_forgets_already():
     forget = [torch.tensor([1.0, 0.0])]
-    assert share_of(forget, [torch.tensor([2.0, 5.0])], 1.0) == 0
-    assert share_of(forget, [torch.tensor([-2.0, 5.0])], 1.0) == pytest.approx(3.0)
+    assert compute_share(forget, [torch.tensor([2.0, 5.0])], 1.0) == 0
+    assert compute_share(forget, [torch.tensor([-2.0, 5.0])], 1.0) == pytest.approx(3.0)
 
 
 def test_nothing_can_be_done_where_nothing_is_left_to_forget():
-    assert share_of([torch.zeros(3)], [torch.ones(3)], 1.0) == 0
+    assert compute_share([torch.zeros(3)], [torch.ones(3)], 1.0) == 0
 
 
 def test_the_inner_product_goes_by_chunks_and_by_place_not_by_memory(monkeypatch):

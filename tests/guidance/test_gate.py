@@ -23,7 +23,7 @@ LAYERS = (
 )
 
 
-def low_rank(model: StableDiffusion, rank: int = 2) -> Edit:
+def build_low_rank(model: StableDiffusion, rank: int = 2) -> Edit:
     rng = torch.Generator().manual_seed(4)
     values = {}
     for name in LAYERS:
@@ -40,7 +40,7 @@ def state(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def test_factors_one_nothing_and_mixed(eps_model):
-    edit = low_rank(eps_model)
+    edit = build_low_rank(eps_model)
     guide = add_gate(edit, ["cat"]).build_guider()
     assert isinstance(guide, Gate)
     (x, t), cond = state(3), eps_model.encode(["a cat", "dog", "car"])
@@ -63,7 +63,7 @@ def test_factors_one_nothing_and_mixed(eps_model):
 
 
 def test_how_far_prompts_open_it(eps_model):
-    guide = add_gate(low_rank(eps_model), ["red cat", "car"]).build_guider()
+    guide = add_gate(build_low_rank(eps_model), ["red cat", "car"]).build_guider()
     texts = ["cat", "a red cat", "dog", "", "a car", "a red dog"]
     plain = eps_model.encode(texts).tokens.flatten(1)
     own = eps_model.encode(["red cat", "car"]).tokens.flatten(1)
@@ -79,7 +79,7 @@ def test_how_far_prompts_open_it(eps_model):
 @torch.no_grad()
 def test_the_release_acts_with_the_square(eps_model):
     """The authors' state dict, both factors times gamma, merged by hand; gamma alone is the paper's."""
-    edit = low_rank(eps_model)
+    edit = build_low_rank(eps_model)
     (x, t), cond = state(1), eps_model.encode(["a red dog"])
     for power in (1, 2):
         guide = add_gate(edit, ["red cat"], power).build_guider()
@@ -99,7 +99,7 @@ def test_the_release_acts_with_the_square(eps_model):
 
 
 def test_an_edit_from_before_there_was_a_power_is_read(eps_model):
-    edit = add_gate(low_rank(eps_model), ["cat"])
+    edit = add_gate(build_low_rank(eps_model), ["cat"])
     arguments = {key: value for key, value in edit.meta["guide"]["arguments"].items() if key != "power"}
     old = Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": arguments}}).build_guider()
     assert isinstance(old, Gate) and old.power == 1
@@ -110,7 +110,7 @@ def test_an_edit_from_before_there_was_a_power_is_read(eps_model):
 
 def test_words_beyond_what_the_model_reads_open_nothing(eps_model):
     """A concept named after the prompt's last place is cut off, for the overlap of words as for the cosine."""
-    guide = add_gate(low_rank(eps_model), ["cat"]).build_guider()
+    guide = add_gate(build_low_rank(eps_model), ["cat"]).build_guider()
     room = eps_model.max_tokens - 2
     long, cut = " ".join(["dog"] * room + ["cat"]), " ".join(["dog"] * room)
     with eps_model.guided_by(guide), pytest.warns(UserWarning, match="loses? (its|their) end"):
@@ -120,7 +120,7 @@ def test_words_beyond_what_the_model_reads_open_nothing(eps_model):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_model, guidance):
-    edit = low_rank(eps_model)
+    edit = build_low_rank(eps_model)
     gate = add_gate(edit, ["cat"])
     # An embedding whose cosine with the concept's is negative: its gate is shut.
     far = Prompt("", -eps_model.encode(["cat"]).tokens[0])
@@ -143,7 +143,7 @@ def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_mo
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_it_predicts_no_more_often_than_plain_guidance(eps_model, guidance, monkeypatch):
     """The gate is computed from texts; what a network would have to say of it is nothing."""
-    edit, rows = low_rank(eps_model), []
+    edit, rows = build_low_rank(eps_model), []
     network = eps_model._call_network
     monkeypatch.setattr(eps_model, "_call_network", lambda x, t, cond: rows.append(len(x)) or network(x, t, cond))
     with edit.apply(eps_model):
@@ -156,7 +156,7 @@ def test_it_predicts_no_more_often_than_plain_guidance(eps_model, guidance, monk
 
 
 def test_strength_scales_the_factor_and_recording_stays_plain(eps_model):
-    edit = low_rank(eps_model)
+    edit = build_low_rank(eps_model)
     gate, (cond, uncond) = add_gate(edit, ["cat"]), (eps_model.encode(["cat"]), eps_model.encode([""]))
     with edit.apply(eps_model, 0.4):
         merged = eps_model.sample(cond, uncond, [5]).x
@@ -171,7 +171,7 @@ def test_strength_scales_the_factor_and_recording_stays_plain(eps_model):
 
 
 def test_saved_loaded_and_beside_another_edit(eps_model, tmp_path):
-    gate = add_gate(low_rank(eps_model), ["cat"])
+    gate = add_gate(build_low_rank(eps_model), ["cat"])
     loaded = Edit.load(gate.save(tmp_path / "gate.safetensors"))
     name = "unet.conv_out.weight"
     other = Edit({name: 0.5 * eps_model.weights[name].detach()}, dict(gate.meta) | {"guide": None})
@@ -187,11 +187,11 @@ def test_saved_loaded_and_beside_another_edit(eps_model, tmp_path):
 
 
 def test_what_does_not_fit_is_refused_before_work(eps_model):
-    edit = low_rank(eps_model)
+    edit = build_low_rank(eps_model)
     with pytest.raises(ValueError, match=r"low-rank changes alone, and 'unet.conv_in.bias'"):
         add_gate(Edit({**edit.values, "unet.conv_in.bias": torch.zeros(8)}, edit.meta), ["cat"])
     with pytest.raises(ValueError, match="adapters of one rank; got 1, 2"):
-        one = {key: value for key, value in low_rank(eps_model, 1).values.items() if "conv_in" in key}
+        one = {key: value for key, value in build_low_rank(eps_model, 1).values.items() if "conv_in" in key}
         add_gate(Edit({**edit.values, **one}, edit.meta), ["cat"])
     parts = {"concepts": ("cat",), "rank": 1, "down": torch.zeros(5), "up": torch.zeros(5)}
     for layer in ("unet.nowhere.weight", "unet.conv_in.bias", "unet.conv_norm_out.weight"):

@@ -29,7 +29,7 @@ from tiny_sdxl import tiny_sdxl
 DEFAULTS = {"alpha": 0.01, "self_validation": True, "up_t": 10, "sharpness": 2.5, "midpoint": 5.333, "negative": False}
 
 
-def nearest(vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
+def find_nearest(vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
     """The point of the vectors' span nearest to x, by least squares."""
     return vectors.T @ np.linalg.lstsq(vectors.T, x, rcond=1e-5)[0]
 
@@ -37,14 +37,14 @@ def nearest(vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
 Ends = Callable[[list[int]], np.ndarray]
 
 
-def pooled(model: StableDiffusion, ids: list[int]) -> np.ndarray:
+def compute_pooled(model: StableDiffusion, ids: list[int]) -> np.ndarray:
     """The final hidden state at the end of the text."""
     with torch.no_grad():
         hidden = model.text_encoder(torch.tensor([ids])).last_hidden_state[0]
     return hidden[ids.index(model.tokenizer.eos_token_id)].double().numpy()
 
 
-def side_by_side(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
+def compute_side_by_side(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
     """The last but one hidden states of both encoders at the end of the text."""
     end = ids.index(model.tokenizer.eos_token_id)
     found = []
@@ -55,7 +55,7 @@ def side_by_side(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def sentence(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
+def compute_sentence(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
     """The second encoder's final state at the end, normed and projected."""
     with torch.no_grad():
         out = model.pipeline.text_encoder_2(torch.tensor([ids]))
@@ -63,29 +63,29 @@ def sentence(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
         return model.pipeline.text_encoder_2.text_projection(end).double().numpy()
 
 
-def without_each(ids: list[int], ends: Ends) -> np.ndarray:
+def encode_without_each(ids: list[int], ends: Ends) -> np.ndarray:
     return np.stack([ends([*ids[:i], 0, *ids[i + 1 :]]) for i in range(1, len(ids) - 1)])
 
 
-def by_hand(
+def compute_by_hand(
     model: StableDiffusion | StableDiffusionXL, text: str, concepts: list[str], alpha: float, ends: Ends | None = None
 ) -> tuple[np.ndarray, float, list[int]]:
     """Filtered embeddings of the words, z, and the places of triggers."""
     if ends is None:
         assert isinstance(model, StableDiffusion)
-        ends = partial(pooled, model)
+        ends = partial(compute_pooled, model)
     concept = np.stack([ends(model.tokenizer(phrase)["input_ids"]) for phrase in concepts])
     ids = model.tokenizer(text)["input_ids"]
-    p = without_each(ids, ends)
-    distance = [np.linalg.norm(row - nearest(concept, row)) for row in p]
+    p = encode_without_each(ids, ends)
+    distance = [np.linalg.norm(row - find_nearest(concept, row)) for row in p]
     found = []
     for i, d in enumerate(distance):
         others = [distance[j] for j in range(len(p)) if j != i]
         if not others or d >= (1 + alpha) * np.mean(others):
             found.append(i + 1)
     e = model.encode([text]).tokens[0, : len(ids)].double().numpy()
-    new = np.stack([nearest(p, row) for row in e])
-    new = np.stack([row - nearest(concept, row) for row in new])
+    new = np.stack([find_nearest(p, row) for row in e])
+    new = np.stack([row - find_nearest(concept, row) for row in new])
     cosines = [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(e, new, strict=True)]
     return np.stack([new[i] if i in found else e[i] for i in range(len(ids))]), 1 - float(np.mean(cosines)), found
 
@@ -97,8 +97,8 @@ def test_span_and_filter_against_least_squares():
     basis = find_span(torch.tensor(prompt))
     assert basis.shape == (4, 9)
     assert torch.allclose(basis @ basis.T, torch.eye(4, dtype=torch.double))
-    theirs = [nearest(prompt, row) for row in e]
-    theirs = np.stack([row - nearest(concept, row) for row in theirs])
+    theirs = [find_nearest(prompt, row) for row in e]
+    theirs = np.stack([row - find_nearest(concept, row) for row in theirs])
     assert np.allclose(filter_embeddings(torch.tensor(e), basis, find_span(torch.tensor(concept))).numpy(), theirs)
 
 
@@ -106,7 +106,7 @@ def test_triggers_against_a_loop():
     rng = np.random.default_rng(1)
     for n in (2, 3, 6):
         p, concept = rng.normal(size=(n, 5)), rng.normal(size=(2, 5))
-        d = [np.linalg.norm(row - nearest(concept, row)) for row in p]
+        d = [np.linalg.norm(row - find_nearest(concept, row)) for row in p]
         for alpha in (0.0, 0.01, 0.3):
             theirs = [d[i] >= (1 + alpha) * np.mean(d[:i] + d[i + 1 :]) for i in range(n)]
             assert find_triggers(torch.tensor(p), find_span(torch.tensor(concept)), alpha).tolist() == theirs
@@ -121,7 +121,7 @@ def test_last_step_is_the_codes_sigmoid(z, step):
 @pytest.mark.parametrize("text", ["a cat", "red car", "a red tiger", "cat", "dog lion apple rose"])
 @pytest.mark.parametrize("concepts", [["cat"], ["cat", "red tiger"]])
 def test_what_is_read_against_numpy(model, text, concepts):
-    embeddings, z, _ = by_hand(model, text, concepts, 0.01)
+    embeddings, z, _ = compute_by_hand(model, text, concepts, 0.01)
     n = len(embeddings)
     plain = model.encode([text]).tokens[0]
     with model.guided_by(SAFREE(concepts=tuple(concepts), **DEFAULTS)):
@@ -143,13 +143,13 @@ def test_two_text_encoders_and_the_sentence_beside_them():
 
 def check_both_encoders(model: StableDiffusionXL, text: str, concepts: list[str]) -> float:
     """The share of words that are triggers, after what is read was compared with numpy."""
-    embeddings, z, found = by_hand(model, text, concepts, 0.01, partial(side_by_side, model))
+    embeddings, z, found = compute_by_hand(model, text, concepts, 0.01, partial(compute_side_by_side, model))
     n, plain = len(embeddings), model.encode([text]).tensors
     ids, own = model.tokenizer(text)["input_ids"], plain["pooled"][0].double().numpy()
-    phrases = np.stack([sentence(model, model.tokenizer(phrase)["input_ids"]) for phrase in concepts])
-    assert np.allclose(sentence(model, ids), own, atol=1e-5)
-    wanted = nearest(without_each(ids, partial(sentence, model)), own)
-    wanted = wanted - nearest(phrases, wanted) if found else own
+    phrases = np.stack([compute_sentence(model, model.tokenizer(phrase)["input_ids"]) for phrase in concepts])
+    assert np.allclose(compute_sentence(model, ids), own, atol=1e-5)
+    wanted = find_nearest(encode_without_each(ids, partial(compute_sentence, model)), own)
+    wanted = wanted - find_nearest(phrases, wanted) if found else own
     with model.guided_by(SAFREE(concepts=tuple(concepts), **DEFAULTS)):
         cond = model.encode(["", text])
         begun = SAFREE(concepts=tuple(concepts), **DEFAULTS).begin(model, cond, model.encode([""]).expand(2), 3.0)
@@ -177,7 +177,7 @@ def test_it_draws_with_two_text_encoders_and_leaves_no_trace():
 def test_some_prompts_have_triggers_and_some_words_have_none():
     """The comparison above is of both kinds."""
     model = tiny_model()
-    found = {text: by_hand(model, text, ["cat"], 0.01)[2] for text in ("a cat", "red car", "a red tiger")}
+    found = {text: compute_by_hand(model, text, ["cat"], 0.01)[2] for text in ("a cat", "red car", "a red tiger")}
     assert any(found.values())
     assert any(len(places) < len(model.tokenizer(text)["input_ids"]) - 2 for text, places in found.items())
 

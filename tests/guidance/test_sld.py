@@ -18,7 +18,7 @@ from tiny import tiny_model
 PROMPTS, SEEDS, STEPS, GUIDANCE = ["a cat", "dog", "red car"], [5, 6, 7], 12, 4.0
 
 
-def theirs(model: StableDiffusion, concept: str, **settings: float) -> np.ndarray:
+def compute_theirs(model: StableDiffusion, concept: str, **settings: float) -> np.ndarray:
     parts = {name: getattr(model.pipeline, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -54,7 +54,7 @@ def test_equals_the_safe_pipeline(eps_model, level):
         "momentum_scale": guide.momentum_scale,
         "mom_beta": guide.momentum_beta,
     }
-    reference = (theirs(eps_model, "cat", **named) * 255).round().astype(int)
+    reference = (compute_theirs(eps_model, "cat", **named) * 255).round().astype(int)
     assert np.abs(ours.permute(0, 2, 3, 1).int().numpy() - reference).max() <= 1
     plain = eps_model.images(PROMPTS, SEEDS, steps=STEPS, guidance=GUIDANCE)
     assert torch.equal(plain, ours) == (guide.warm_up >= STEPS)

@@ -18,7 +18,7 @@ from efface.interchange.formats import LORA_FORMATS
 from efface.interchange.lora import package
 from efface.interchange.names import list_layers, name_all, name_stems
 from efface.models.base import Model
-from lora_fixtures import dense, edit_with, low_rank, mask
+from lora_fixtures import build_dense, build_low_rank, edit_with, mask
 from tiny import tiny_model
 from tiny_pixart import tiny_pixart
 from tiny_sdxl import tiny_sdxl
@@ -33,7 +33,7 @@ LAYERS = ("attn2.to_k", "resnets.0.conv1", "sampler", "1.proj_in", "0.self_attn"
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_low_rank_edit_is_exact_in_every_lora_format(kind: str, format, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, *LAYERS)
+    edit = build_low_rank(model, *LAYERS)
     made = write_export(model, edit, tmp_path / "x.safetensors", format=format)
     about = json.loads((tmp_path / "x.json").read_text())
     assert about == made.about and about["target"] == ["cat"] and about["method"] == "ESD"
@@ -49,7 +49,7 @@ def test_a_low_rank_edit_is_exact_in_every_lora_format(kind: str, format, tmp_pa
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_diffusers_fuses_what_the_edit_adds_at_every_strength(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, "attn2", "self_attn")
+    edit = build_low_rank(model, "attn2", "self_attn")
     file = write_export(model, edit, tmp_path / "x.safetensors", format="kohya", pictures=0).path
     model.save_pretrained(tmp_path / "base")
     theirs = PIPELINES[kind].from_pretrained(tmp_path / "base")
@@ -65,7 +65,7 @@ def test_diffusers_fuses_what_the_edit_adds_at_every_strength(kind: str, tmp_pat
 
 
 @pytest.mark.parametrize("format", ["lora", "kohya"])
-@pytest.mark.parametrize("make", [dense, mask])
+@pytest.mark.parametrize("make", [build_dense, mask])
 def test_a_dense_edit_is_the_best_product_of_its_rank(make, format, tmp_path: Path) -> None:
     model = tiny_model()
     edit = make(model, "attn2")
@@ -99,7 +99,10 @@ def test_the_energy_that_is_asked_for_is_kept(tmp_path: Path) -> None:
 def test_layers_of_different_ranks_are_scaled_rightly(kind: str, tmp_path: Path) -> None:
     """diffusers drops the alphas of a kohya file's attention layers where they are not all the same."""
     model = ARCHITECTURES[kind]()
-    edits = [low_rank(model, "attn2.to_k", rank=2), low_rank(model, "attn2.to_v", "resnets.0.conv1", rank=3)]
+    edits = [
+        build_low_rank(model, "attn2.to_k", rank=2),
+        build_low_rank(model, "attn2.to_v", "resnets.0.conv1", rank=3),
+    ]
     edit = edit_with(model, {key: value for each in edits for key, value in each.values.items()})
     made = write_export(model, edit, tmp_path / "x.safetensors", format="kohya", pictures=0)
     assert made.about["matched"] == len(edit.names) and (made.about["lowest_rank"], made.about["rank"]) == (2, 3)
@@ -109,7 +112,7 @@ def test_layers_of_different_ranks_are_scaled_rightly(kind: str, tmp_path: Path)
     assert all(torch.equal(back.values[key], value) for key, value in edit.values.items())
 
 
-@pytest.mark.parametrize("make", [dense, mask])
+@pytest.mark.parametrize("make", [build_dense, mask])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_comfy_holds_dense_changes_exactly(kind: str, make, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
@@ -125,7 +128,7 @@ def test_comfy_holds_dense_changes_exactly(kind: str, make, tmp_path: Path) -> N
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_a_file_of_half_precision_says_what_it_loses(dtype, tmp_path: Path) -> None:
     model = tiny_model()
-    made = write_export(model, low_rank(model, "attn2"), tmp_path / "x.safetensors", format="lora", dtype=dtype)
+    made = write_export(model, build_low_rank(model, "attn2"), tmp_path / "x.safetensors", format="lora", dtype=dtype)
     assert 1e-5 < made.about["residual"] < 1e-2
     assert {str(t.dtype) for t in load_file(made.path).values()} == {
         "torch.float16" if dtype == "fp16" else "torch.bfloat16"
@@ -134,7 +137,7 @@ def test_a_file_of_half_precision_says_what_it_loses(dtype, tmp_path: Path) -> N
 
 def test_a_strength_is_part_of_the_file(tmp_path: Path) -> None:
     model = tiny_model()
-    edit = low_rank(model, "attn2")
+    edit = build_low_rank(model, "attn2")
     half = package(model, edit, "lora", strength=0.5)
     for name, (down, up) in package(model, edit, "lora").factors.items():
         assert torch.allclose(half.factors[name][1] @ half.factors[name][0], 0.5 * up @ down)

@@ -15,7 +15,7 @@ from efface.api.exporting import write_export
 from efface.edits.edit import Edit
 from efface.models import consumer
 from efface.models.base import Model
-from lora_fixtures import dense, edit_with, low_rank
+from lora_fixtures import build_dense, build_low_rank, edit_with
 from tiny import tiny_model
 from tiny_pixart import tiny_pixart
 from tiny_sdxl import tiny_sdxl
@@ -29,7 +29,7 @@ ARCHITECTURES: dict[str, Callable[[], Model]] = {"sd": tiny_model, "sdxl": tiny_
 def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None:
     kind, _, format = kind.partition("-")
     model = ARCHITECTURES[kind]()
-    edit = dense(model, "attn2")
+    edit = build_dense(model, "attn2")
     out = tmp_path / ("x.safetensors" if format == "single-file" else "x")
     made = write_export(model, edit, out, format=format)
     assert made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
@@ -43,7 +43,7 @@ def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None
 
 def test_a_reader_that_leaves_a_weight_out_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    edit = low_rank(model, "attn2")
+    edit = build_low_rank(model, "attn2")
     whole = consumer.read_lora
     monkeypatch.setattr(consumer, "read_lora", lambda model, loaded: list(whole(model, loaded))[1:])
     with pytest.raises(
@@ -58,7 +58,7 @@ def test_a_reader_that_leaves_a_weight_out_is_an_error(tmp_path: Path, monkeypat
 
 def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     model, out = tiny_model(), tmp_path / "x.safetensors"
-    edit = dense(model, "attn2")
+    edit = build_dense(model, "attn2")
     guide = Edit({}, {**edit.meta, "guide": {"name": "sld", "arguments": {}}})
     norms = edit_with(model, {"unet.conv_norm_out.weight": model.weights["unet.conv_norm_out.weight"] + 1})
     pixart = tiny_pixart()
@@ -74,13 +74,13 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> No
         (model, norms, {}, r"changes no matrix \(unet.conv_norm_out.weight\)"),
         (
             pixart,
-            low_rank(pixart, "attn2"),
+            build_low_rank(pixart, "attn2"),
             {},
             "--format lora can't hold a model of the kind pixart, .*; --format diffusers would",
         ),
         (
             pixart,
-            low_rank(pixart, "attn2"),
+            build_low_rank(pixart, "attn2"),
             {"format": "kohya"},
             "--format kohya can't hold a model of the kind pixart",
         ),
@@ -108,17 +108,19 @@ def test_nothing_is_left_where_the_disk_is_full(format, tmp_path: Path, monkeypa
     monkeypatch.setattr(type(model.pipeline), "save_pretrained", full)
     out = tmp_path / ("x" if format == "diffusers" else "x.safetensors")
     with pytest.raises(OSError, match=r"x(\.safetensors)?: No space left on device"):
-        write_export(model, dense(model, "attn2"), out, format=format)
+        write_export(model, build_dense(model, "attn2"), out, format=format)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_description_of_an_export_that_was_killed_does_not_stop_the_next(tmp_path: Path) -> None:
     """The description gets its name before the file does: a process that is killed between the two leaves it alone."""
     model = tiny_model()
-    made = write_export(model, low_rank(model, "attn2.to_k"), tmp_path / "x.safetensors", format="lora", pictures=0)
+    made = write_export(
+        model, build_low_rank(model, "attn2.to_k"), tmp_path / "x.safetensors", format="lora", pictures=0
+    )
     whole = made.sidecar.read_bytes()
     made.path.unlink()
-    write_export(model, low_rank(model, "attn2.to_k"), made.path, format="lora", pictures=0)
+    write_export(model, build_low_rank(model, "attn2.to_k"), made.path, format="lora", pictures=0)
     assert made.path.is_file() and made.sidecar.read_bytes() == whole
 
 
@@ -127,7 +129,7 @@ def test_a_whole_model_is_not_begun_where_the_disk_lacks_room(
     format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model()
-    edit = low_rank(model, "attn2")
+    edit = build_low_rank(model, "attn2")
     size = sum(weight.numel() * 4 for weight in model.weights.values())
     monkeypatch.setattr("shutil.disk_usage", lambda _place: SimpleNamespace(free=size - 1))
     monkeypatch.setattr(type(model), "images", None)  # no picture is drawn before

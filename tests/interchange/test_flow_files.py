@@ -24,7 +24,7 @@ from efface.interchange.native import map_flux_names
 from efface.interchange.original import build_original
 from efface.models import consumer
 from efface.models.base import Model
-from lora_fixtures import dense, edit_with, low_rank, matrices, same_change
+from lora_fixtures import build_dense, build_low_rank, edit_with, is_same_change, list_matrices
 from tiny_flux import tiny_flux
 from tiny_sd3 import tiny_sd3
 
@@ -40,20 +40,20 @@ READERS = {
 }
 
 
-def in_double_blocks(model: Model, *parts: str) -> list[str]:
+def keep_double_blocks(model: Model, *parts: str) -> list[str]:
     """Without FLUX.1's single blocks, which diffusers converts at the published width alone."""
-    return [name for name in matrices(model, *parts) if "single_transformer" not in name]
+    return [name for name in list_matrices(model, *parts) if "single_transformer" not in name]
 
 
 @pytest.mark.parametrize("cell", READERS)
 def test_a_low_rank_edit_is_exact_in_every_format(cell: str, tmp_path: Path) -> None:
     kind, _, format = cell.partition("-")
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, *in_double_blocks(model, *BLOCKS, "text_encoder.text_model"))
+    edit = build_low_rank(model, *keep_double_blocks(model, *BLOCKS, "text_encoder.text_model"))
     made = write_export(model, edit, tmp_path / "x.safetensors", format=format)  # type: ignore[arg-type]
     assert READERS[cell] in made.about["reader"] and made.about["matched"] == len(edit.names)
     assert made.about["residual"] < 1e-6 and made.about["gap"]["largest"] <= 2 and made.about["gap"]["edit"] > 0
-    assert same_change(model, edit, efface.import_edit(model, made.path))
+    assert is_same_change(model, edit, efface.import_edit(model, made.path))
 
 
 @pytest.mark.parametrize("format", ["kohya", "comfy", "single-file"])
@@ -63,7 +63,7 @@ def test_a_change_that_is_small_beside_the_weights_is_checked_without_their_roun
 ) -> None:
     """As of the first steps of a training: 10^-5 of the weights, of which fp32 holds two digits beside them."""
     model = ARCHITECTURES[kind]()
-    names = in_double_blocks(model, "attn.add_k_proj", "attn.to_v")
+    names = keep_double_blocks(model, "attn.add_k_proj", "attn.to_v")
     rng = torch.Generator().manual_seed(5)
     values = {
         n: w + 1e-5 * w.abs().mean() * torch.randn(w.shape, generator=rng)
@@ -87,7 +87,7 @@ def test_of_a_small_low_rank_change_nothing_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_half_the_weight_of_the_lora_is_strength_a_half(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, "attn.add_k_proj", "attn.to_q", "context_embedder", "text_encoder.text_model")
+    edit = build_low_rank(model, "attn.add_k_proj", "attn.to_q", "context_embedder", "text_encoder.text_model")
     file = write_export(model, edit, tmp_path / "x.safetensors", format="lora", pictures=0).path
     loaded = consumer.load_lora(model, file)
     parts = [part for part in ("transformer", "text_encoder") if hasattr(getattr(loaded, part), "peft_config")]
@@ -103,7 +103,7 @@ def test_half_the_weight_of_the_lora_is_strength_a_half(kind: str, tmp_path: Pat
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    made = write_export(model, dense(model, "attn.add_v_proj"), tmp_path / "x", format="diffusers")
+    made = write_export(model, build_dense(model, "attn.add_v_proj"), tmp_path / "x", format="diffusers")
     assert made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
 
 
@@ -113,16 +113,18 @@ def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None
 def test_a_single_file_in_the_original_layout_is_exact(kind: str, reader: str, tmp_path: Path) -> None:
     """Fused matrices, norms, halves that are swapped, and the autoencoder beside SD3's transformer."""
     model = ARCHITECTURES[kind]()
-    edit = dense(model, "attn.add_v_proj", "norm_q", "norm_out", "norm1_context", "context_embedder", "time_text_embed")
+    edit = build_dense(
+        model, "attn.add_v_proj", "norm_q", "norm_out", "norm1_context", "context_embedder", "time_text_embed"
+    )
     made = write_export(model, edit, tmp_path / "x.safetensors", format="single-file", strength=0.5)
     assert reader in made.about["reader"] and made.about["matched"] == len(edit.names)
     assert made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
     told = pytest.warns(UserWarning, match="they were left aside") if kind == "sd3" else nullcontext()
     with told:  # of the autoencoder
         back = efface.import_edit(model, made.path)
-    assert same_change(model, edit_with(model, edit_at(model, edit, 0.5)), back)
+    assert is_same_change(model, edit_with(model, edit_at(model, edit, 0.5)), back)
     with pytest.raises(ValueError, match=r"holds the transformer and no text encoder, and the edit changes text_encod"):
-        write_export(model, dense(model, "self_attn.k_proj"), tmp_path / "y.safetensors", format="single-file")
+        write_export(model, build_dense(model, "self_attn.k_proj"), tmp_path / "y.safetensors", format="single-file")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.json", "x.safetensors"]
 
 
@@ -153,15 +155,15 @@ def test_a_single_file_of_flux_against_diffusers_converter(monkeypatch: pytest.M
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_comfy_holds_dense_changes_exactly(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = dense(model, "attn.to_k", "norm_q", "context_embedder", "norm_out")
+    edit = build_dense(model, "attn.to_k", "norm_q", "context_embedder", "norm_out")
     made = write_export(model, edit, tmp_path / "x.safetensors", format="comfy")
     assert made.about["exact"] == len(edit.names) and made.about["gap"]["largest"] <= 1
-    assert same_change(model, edit, efface.import_edit(model, made.path))
+    assert is_same_change(model, edit, efface.import_edit(model, made.path))
 
 
 def test_what_diffusers_leaves_out_of_a_kohya_file_is_refused(tmp_path: Path) -> None:
     model = tiny_flux()
-    edit = low_rank(model, "context_embedder")
+    edit = build_low_rank(model, "context_embedder")
     with pytest.raises(
         ValueError,
         match=r"the edit changes transformer.context_embedder.weight .*--format lora, comfy or diffusers may",
@@ -205,7 +207,7 @@ def test_a_single_block_of_flux_against_diffusers_converter() -> None:
 
 def test_q_k_and_v_become_one_matrix_with_factors_on_its_diagonal() -> None:
     model = tiny_flux()
-    edit = low_rank(model, *(f"transformer_blocks.0.attn.add_{x}_proj" for x in "qkv"))
+    edit = build_low_rank(model, *(f"transformer_blocks.0.attn.add_{x}_proj" for x in "qkv"))
     held = package(model, edit, "kohya").tensors
     down = held["lora_unet_double_blocks_0_txt_attn_qkv.lora_down.weight"]
     up = held["lora_unet_double_blocks_0_txt_attn_qkv.lora_up.weight"]

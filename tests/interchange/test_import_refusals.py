@@ -13,15 +13,15 @@ import efface
 from efface.api.exporting import write_export
 from efface.edits.edit import Edit
 from efface.models.base import Model
-from lora_fixtures import low_rank, same_change
+from lora_fixtures import build_low_rank, is_same_change
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl
 
 
-def broken(folder: Path, model: Model) -> dict[str, tuple[Path, str]]:
+def list_broken(folder: Path, model: Model) -> dict[str, tuple[Path, str]]:
     """Files that can't be read, with what is said of each."""
-    edit = low_rank(model, "attn2.to_k")
+    edit = build_low_rank(model, "attn2.to_k")
     write_export(model, edit, folder / "good.safetensors", format="kohya", pictures=0)
     good = load_file(folder / "good.safetensors")
     first = min(good).partition(".")[0]
@@ -79,7 +79,7 @@ def broken(folder: Path, model: Model) -> dict[str, tuple[Path, str]]:
 
 def test_what_fits_no_model_is_refused(tmp_path: Path) -> None:
     model = tiny_model()
-    for file, says in broken(tmp_path, model).values():
+    for file, says in list_broken(tmp_path, model).values():
         with pytest.raises(ValueError, match=says):
             efface.import_edit(model, file, "cat", unpickle=True)
     with pytest.raises(ValueError, match=r"is a pickle, which can run code when it is opened; --pickle"):
@@ -97,7 +97,7 @@ def test_what_fits_no_model_is_refused(tmp_path: Path) -> None:
 def test_what_needs_no_model_is_refused_before_one_is_opened(tmp_path: Path) -> None:
     """The model that these calls name does not exist, which would be said if it were opened."""
     model = tiny_model()
-    broken(tmp_path, model)
+    list_broken(tmp_path, model)
     save_file(load_file(tmp_path / "good.safetensors"), tmp_path / "unnamed.safetensors")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")
@@ -121,7 +121,7 @@ def test_what_needs_no_model_is_refused_before_one_is_opened(tmp_path: Path) -> 
 def test_an_export_is_imported_to_its_own_base(format: Any, tmp_path: Path) -> None:
     """Whole weights of another base hold the difference of the bases too; a LoRA holds the edit's change alone."""
     model, other = tiny_model(), tiny_model(seed=1)
-    edit = low_rank(model, "attn2")
+    edit = build_low_rank(model, "attn2")
     out = tmp_path / ("x" if format == "diffusers" else "x.safetensors")
     write_export(model, edit, out, format=format, pictures=0)
     if format in ("diffusers", "single-file"):
@@ -130,4 +130,4 @@ def test_an_export_is_imported_to_its_own_base(format: Any, tmp_path: Path) -> N
         return
     with pytest.warns(UserWarning, match="was exported for the base 'tiny', .* was not measured"):
         back = efface.import_edit(other, out)
-    assert same_change(model, edit, Edit(back.values, edit.meta)) and back.meta["base"] == other.fingerprint()
+    assert is_same_change(model, edit, Edit(back.values, edit.meta)) and back.meta["base"] == other.fingerprint()

@@ -19,16 +19,16 @@ from efface.edits.edit import Edit
 from efface.models.adapters import single_file
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
-from lora_fixtures import dense, low_rank, mask, same_change
+from lora_fixtures import build_dense, build_low_rank, is_same_change, mask
 from tiny import tiny_model
 from tiny_sdxl import tiny_sdxl
 
 ARCHITECTURES: dict[str, Callable[[], Model]] = {"sd": tiny_model, "sdxl": tiny_sdxl}
 
 
-def changed_unet(model: Model, part: str = "attn2") -> dict[str, torch.Tensor]:
+def build_changed_unet(model: Model, part: str = "attn2") -> dict[str, torch.Tensor]:
     """All weights of a U-Net of which some were trained, by diffusers' names."""
-    edit = dense(model, part)
+    edit = build_dense(model, part)
     with edit.apply(model):
         return {name: tensor.detach().clone() for name, tensor in model.network.state_dict().items()}
 
@@ -37,20 +37,20 @@ def changed_unet(model: Model, part: str = "attn2") -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_what_is_exported_comes_back(kind: str, format, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, "attn2.to_k", "resnets.0.conv1", "self_attn", "downsamplers")
+    edit = build_low_rank(model, "attn2.to_k", "resnets.0.conv1", "self_attn", "downsamplers")
     write_export(model, edit, tmp_path / "x.safetensors", format=format, pictures=0)
     back = efface.import_edit(model, tmp_path / "x.safetensors")
-    assert same_change(model, edit, back)
+    assert is_same_change(model, edit, back)
     assert back.meta["request"] == edit.meta["request"] and back.meta["method"] == "ESD"
     assert {name.partition(":")[2] for name in back.values} == {"down", "up"}
 
 
-@pytest.mark.parametrize("make", [dense, mask])
+@pytest.mark.parametrize("make", [build_dense, mask])
 def test_exact_differences_come_back(make, tmp_path: Path) -> None:
     model = tiny_model()
     edit = make(model, "attn2", "norm")
     write_export(model, edit, tmp_path / "x.safetensors", format="comfy", pictures=0)
-    assert same_change(model, edit, efface.import_edit(model, tmp_path / "x.safetensors"))
+    assert is_same_change(model, edit, efface.import_edit(model, tmp_path / "x.safetensors"))
 
 
 @pytest.mark.parametrize("prefix", ["", "unet."])
@@ -58,7 +58,7 @@ def test_exact_differences_come_back(make, tmp_path: Path) -> None:
 def test_weights_by_the_names_of_the_unet(prefix: str, layout: str, tmp_path: Path) -> None:
     """ESD and UCE save the U-Net's state_dict, whole or what they trained, as a pickle or as safetensors."""
     model = tiny_model()
-    held = changed_unet(model)
+    held = build_changed_unet(model)
     held = {name: tensor for name, tensor in held.items() if layout != "part" or "attn2" in name}
     held = {f"{prefix}{name}": tensor for name, tensor in held.items()}
     file = tmp_path / ("esd.safetensors" if layout in ("safetensors", "part") else "esd.pt")
@@ -67,23 +67,23 @@ def test_weights_by_the_names_of_the_unet(prefix: str, layout: str, tmp_path: Pa
     else:
         save_file(held, file)
     edit = efface.import_edit(model, file, "cat", method="esd", unpickle=True)
-    wanted = dense(model, "attn2")
-    assert sorted(edit.names) == sorted(wanted.names) and same_change(model, wanted, edit, 0)
+    wanted = build_dense(model, "attn2")
+    assert sorted(edit.names) == sorted(wanted.names) and is_same_change(model, wanted, edit, 0)
     assert edit.meta["request"]["targets"] == ["cat"] and edit.meta["arguments"]["read_as"] == "weights"
 
 
 def test_a_file_of_half_precision_changes_only_what_it_changes(tmp_path: Path) -> None:
     model = tiny_model()
-    save_file({name: tensor.half() for name, tensor in changed_unet(model).items()}, tmp_path / "esd.safetensors")
+    save_file({name: tensor.half() for name, tensor in build_changed_unet(model).items()}, tmp_path / "esd.safetensors")
     edit = efface.import_edit(model, tmp_path / "esd.safetensors", "cat")
-    assert sorted(edit.names) == sorted(dense(model, "attn2").names)
+    assert sorted(edit.names) == sorted(build_dense(model, "attn2").names)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_weights_in_the_original_layout(kind: str, tmp_path: Path) -> None:
     """ESD's first code saves CompVis names; schedules and other parts lie beside the denoiser's weights."""
     model = ARCHITECTURES[kind]()
-    edit = dense(model, "attn2")
+    edit = build_dense(model, "attn2")
     with edit.apply(model):
         held: dict[str, torch.Tensor] = single_file.rename_to_original(model)  # type: ignore[arg-type]
         held = {name: tensor.detach().clone().contiguous() for name, tensor in held.items()}
@@ -91,19 +91,19 @@ def test_weights_in_the_original_layout(kind: str, tmp_path: Path) -> None:
     torch.save({"state_dict": only}, tmp_path / "esd.pt")
     with pytest.warns(UserWarning, match=r"1 part of .*esd.pt is no weights .* first 'betas'"):
         back = efface.import_edit(model, tmp_path / "esd.pt", "cat", unpickle=True)
-    assert same_change(model, edit, back, 0)
+    assert is_same_change(model, edit, back, 0)
     save_file(held, tmp_path / "whole.safetensors")
     whole = efface.import_edit(model, tmp_path / "whole.safetensors", "cat")
-    assert same_change(model, edit, whole, 0) and whole.meta["arguments"]["read_as"] == "single file"
+    assert is_same_change(model, edit, whole, 0) and whole.meta["arguments"]["read_as"] == "single file"
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_fine_tuned_folder_against_its_base(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = dense(model, "attn2", "self_attn")
+    edit = build_dense(model, "attn2", "self_attn")
     edit.export(model, tmp_path / "tuned")
     back = efface.import_edit(model, tmp_path / "tuned", "cat")
-    assert sorted(back.names) == sorted(edit.names) and same_change(model, edit, back, 0)
+    assert sorted(back.names) == sorted(edit.names) and is_same_change(model, edit, back, 0)
     # The denoiser alone, as `unet.save_pretrained` writes it.
     alone = efface.import_edit(model, tmp_path / "tuned" / "unet", "cat")
     assert sorted(alone.names) == sorted(name for name in edit.names if name.startswith("unet."))
@@ -131,7 +131,7 @@ def test_a_lora_that_peft_saved(alpha: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{}, {"alpha_pattern": {"down_blocks.0.attentions.0.proj_in": 6}}])
 def test_alphas_that_diffusers_writes_into_the_header(settings: dict[str, Any], tmp_path: Path) -> None:
     model = tiny_model()
-    edit = low_rank(model, "0.proj_in", "attn2.to_k")
+    edit = build_low_rank(model, "0.proj_in", "attn2.to_k")
     write_export(model, edit, tmp_path / "x.safetensors", format="lora", pictures=0)
     modules = [name.removeprefix("unet.").removesuffix(".weight") for name in edit.names]
     known = {"r": 2, "lora_alpha": 4, "target_modules": modules, **settings}
@@ -152,30 +152,30 @@ def test_alphas_that_diffusers_writes_into_the_header(settings: dict[str, Any], 
 
 def test_old_names_of_attention_processors(tmp_path: Path) -> None:
     model = tiny_model()
-    edit = low_rank(model, "attn2.to_k", "attn2.to_out")
+    edit = build_low_rank(model, "attn2.to_k", "attn2.to_out")
     held: dict[str, torch.Tensor] = {}
     for key, tensor in edit.values.items():
         name, _, part = key.partition(":")
         layer, _, leaf = name.removesuffix(".weight").replace(".to_out.0", ".to_out").rpartition(".")
         held[f"{layer}.processor.{leaf}_lora.{part}.weight"] = tensor
     torch.save(held, tmp_path / "pytorch_attn_procs.bin")
-    assert same_change(
+    assert is_same_change(
         model, edit, efface.import_edit(model, tmp_path / "pytorch_attn_procs.bin", "cat", unpickle=True)
     )
 
 
 def test_an_exported_folder_says_what_it_erases(tmp_path: Path) -> None:
     model = tiny_model()
-    edit = dense(model, "attn2")
+    edit = build_dense(model, "attn2")
     write_export(model, edit, tmp_path / "x", format="diffusers", pictures=0)
     back = efface.import_edit(model, tmp_path / "x")
     assert back.meta["request"] == edit.meta["request"] and back.meta["method"] == edit.meta["method"]
-    assert same_change(model, edit, back, 0)
+    assert is_same_change(model, edit, back, 0)
 
 
 def test_an_exported_file_is_not_recorded_as_another_erasure(tmp_path: Path) -> None:
     model = tiny_model()
-    write_export(model, dense(model, "attn2"), tmp_path / "x", format="diffusers", pictures=0)
+    write_export(model, build_dense(model, "attn2"), tmp_path / "x", format="diffusers", pictures=0)
     assert efface.import_edit(model, tmp_path / "x", "Cat", method="esd").meta["request"]["targets"] == ["Cat"]
     with pytest.raises(ValueError, match="exported from an edit that erases cat, not dog; leave out --target"):
         efface.import_edit(model, tmp_path / "x", "dog")
@@ -188,13 +188,13 @@ def test_the_command_writes_an_edit_that_is_used_as_any_other(
 ) -> None:
     tiny_model().save_pretrained(tmp_path / "base")
     model = efface.load(str(tmp_path / "base"), "cpu")
-    edit = low_rank(model, "attn2")
+    edit = build_low_rank(model, "attn2")
     write_export(model, edit, tmp_path / "x.safetensors", format="kohya", pictures=0)
     asked = ["import", str(tmp_path / "x.safetensors"), "--model", str(tmp_path / "base")]
     out = tmp_path / "back.safetensors"
     assert main([*asked, "--out", str(out), "--target", "cat", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["weights"] == len(edit.names) and told["read_as"] == "LoRA" and len(told["sha256"]) == 64
-    assert same_change(model, edit, Edit.load(out))
+    assert is_same_change(model, edit, Edit.load(out))
     assert main([*asked, "--out", str(out)]) == 2 and "add --overwrite" in capsys.readouterr().err
     assert main([*asked, "--out", str(tmp_path / "back.pt")]) == 2 and "end in .safetensors" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import efface
 from efface.api.exporting import write_export
 from efface.models import consumer
 from efface.models.base import Model
-from lora_fixtures import dense, low_rank, same_change
+from lora_fixtures import build_dense, build_low_rank, is_same_change
 from tiny_language import tiny_flux2, tiny_qwen_image, tiny_sana, tiny_z_image
 
 ARCHITECTURES: dict[str, Callable[[], Model]] = {
@@ -41,7 +41,7 @@ def draw(model: Model, pipeline: object) -> torch.Tensor:
     return consumer.draw(model, pipeline, PROMPTS, SEEDS, 3, model.defaults.guidance).float()
 
 
-def off_by_little(gap: dict[str, float]) -> bool:
+def is_off_by_little(gap: dict[str, float]) -> bool:
     """By rounding alone, beside what the edit itself changes."""
     return gap["largest"] <= 2 and gap["mean"] < 0.1 * gap["edit"]
 
@@ -49,11 +49,11 @@ def off_by_little(gap: dict[str, float]) -> bool:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_low_rank_edit_is_exact_and_as_strong_in_its_reader(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, *PARTS)
+    edit = build_low_rank(model, *PARTS)
     made = write_export(model, edit, tmp_path / "x.safetensors", format="lora")
     assert made.about["reader"] == f"diffusers' {READERS[kind]}" and made.about["matched"] == len(edit.names) > 2
-    assert made.about["residual"] < 1e-6 and off_by_little(made.about["gap"])
-    assert same_change(model, edit, efface.import_edit(model, made.path))
+    assert made.about["residual"] < 1e-6 and is_off_by_little(made.about["gap"])
+    assert is_same_change(model, edit, efface.import_edit(model, made.path))
     loaded = consumer.load_lora(model, made.path)
     loaded.set_adapters(consumer.ADAPTER, 0.5)
     with edit.apply(model, 0.5):
@@ -68,7 +68,7 @@ def test_a_low_rank_edit_is_exact_and_as_strong_in_its_reader(kind: str, tmp_pat
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
-    edit = dense(model, "to_k")
+    edit = build_dense(model, "to_k")
     # The short templates of the other tiny models are set on them in memory, and in no folder.
     pictures = 2 if kind in ("z-image", "klein") else 0
     made = write_export(model, edit, tmp_path / "x", format="diffusers", pictures=pictures)
@@ -80,13 +80,13 @@ def test_no_format_is_suggested_that_the_architecture_lacks(tmp_path: Path, monk
     """Of FLUX.2 there is no comfy file: neither before the work nor after the reader's check is it named."""
     model, file = tiny_flux2(), tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match=r"changes transformer.norm_out.* --format lora or diffusers may hold it$"):
-        write_export(model, low_rank(model, "norm_out", "to_q"), file, format="kohya")
+        write_export(model, build_low_rank(model, "norm_out", "to_q"), file, format="kohya")
     whole = consumer.read_lora
     monkeypatch.setattr(consumer, "read_lora", lambda model, loaded: list(whole(model, loaded))[1:])
     with pytest.raises(ValueError, match=r"leaves out 'transformer.* --format lora or diffusers may hold it$"):
-        write_export(model, low_rank(model, "to_q"), file, format="kohya")
+        write_export(model, build_low_rank(model, "to_q"), file, format="kohya")
     norm = next(name for name, weight in model.weights.items() if name.startswith("transformer.") and weight.dim() == 1)
-    lone = replace(dense(model, "to_q"), values={norm: model.weights[norm] + 1})
+    lone = replace(build_dense(model, "to_q"), values={norm: model.weights[norm] + 1})
     with pytest.raises(ValueError, match=r"hold none of it; --format diffusers holds the whole model$"):
         write_export(model, lone, file, format="lora")
 
@@ -96,12 +96,12 @@ def test_what_no_reader_would_load_is_refused_before_any_work(kind: str, tmp_pat
     model = ARCHITECTURES[kind]()
     file = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match=r"loads a LoRA into transformer alone, and the edit changes text_encoder\."):
-        write_export(model, low_rank(model, "text_encoder"), file, format="lora")
+        write_export(model, build_low_rank(model, "text_encoder"), file, format="lora")
     for format in ("kohya", "comfy") if kind == "sana" else ("comfy",):  # diffusers reads a kohya file of the others
         with pytest.raises(ValueError, match=f"--format {format} can't hold a model of the kind"):
-            write_export(model, low_rank(model, "to_k"), file, format=format)
+            write_export(model, build_low_rank(model, "to_k"), file, format=format)
     with pytest.raises(ValueError, match="can't hold a model of the kind"):
-        write_export(model, low_rank(model, "to_k"), file, format="single-file")
+        write_export(model, build_low_rank(model, "to_k"), file, format="single-file")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,7 +110,7 @@ def test_what_no_reader_would_load_is_refused_before_any_work(kind: str, tmp_pat
 def test_a_lora_with_comfys_prefix_comes_in(kind: str, prefix: str, tmp_path: Path) -> None:
     """Trainers that write for ComfyUI keep diffusers' names of these layers, behind a prefix."""
     model = ARCHITECTURES[kind]()
-    edit = low_rank(model, *PARTS)
+    edit = build_low_rank(model, *PARTS)
     held = {}
     for name in edit.names:
         layer = name.removeprefix("transformer.").removesuffix(".weight")
@@ -120,7 +120,7 @@ def test_a_lora_with_comfys_prefix_comes_in(kind: str, prefix: str, tmp_path: Pa
             edit.values[f"{name}:up"].flatten(1),
         )
     save_file(held, tmp_path / "theirs.safetensors")
-    assert same_change(model, edit, efface.import_edit(model, tmp_path / "theirs.safetensors", "cat"))
+    assert is_same_change(model, edit, efface.import_edit(model, tmp_path / "theirs.safetensors", "cat"))
 
 
 def name_as_published(model: Model) -> dict[str, torch.Tensor]:
@@ -142,7 +142,7 @@ def name_as_published(model: Model) -> dict[str, torch.Tensor]:
 def test_z_images_published_layout_comes_in(prefix: str, tmp_path: Path) -> None:
     """q, k and v are one matrix there; diffusers' converter makes the same weights of the file."""
     model = tiny_z_image()
-    edit = dense(model, "to_k", "cap_embedder", "all_final_layer", "to_out")
+    edit = build_dense(model, "to_k", "cap_embedder", "all_final_layer", "to_out")
     with edit.apply(model):
         held = {f"{prefix}{name}": tensor for name, tensor in name_as_published(model).items()}
         wanted = {name: tensor.detach().clone() for name, tensor in model.network.state_dict().items()}
@@ -151,7 +151,7 @@ def test_z_images_published_layout_comes_in(prefix: str, tmp_path: Path) -> None
     assert back.keys() == wanted.keys() and all(torch.equal(back[name], wanted[name]) for name in wanted)
     with pytest.warns(UserWarning, match="norm_final"):
         came = efface.import_edit(model, tmp_path / "tuned.safetensors", "cat")
-    assert sorted(came.names) == sorted(edit.names) and same_change(model, edit, came, 0)
+    assert sorted(came.names) == sorted(edit.names) and is_same_change(model, edit, came, 0)
 
 
 def test_a_lora_of_z_images_joined_matrix_comes_in(tmp_path: Path) -> None:

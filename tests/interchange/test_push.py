@@ -15,8 +15,8 @@ from efface.cli.app import main
 from efface.files import hash_file
 from efface.reporting.wording import format_title
 from hub_stand_in import Hub, serve
-from lora_fixtures import dense, low_rank, same_change
-from report_fixtures import evaluation, record
+from lora_fixtures import build_dense, build_low_rank, is_same_change
+from report_fixtures import record, write_evaluation
 from tiny import tiny_model
 
 
@@ -30,7 +30,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     model = tiny_model()
-    return efface.export(model, low_rank(model, "attn2"), tmp_path / "x.safetensors", format="kohya", pictures=0)
+    return efface.export(model, build_low_rank(model, "attn2"), tmp_path / "x.safetensors", format="kohya", pictures=0)
 
 
 def test_nothing_is_sent_unless_asked(hub: Hub, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,9 @@ def test_a_large_file_goes_up_by_git_lfs(hub: Hub, tmp_path: Path, parts: int) -
     done = efface.push(large, "me/tiny", **how)
     held = hub.repositories["me/tiny"]
     assert held["x.safetensors"] == large.read_bytes() and held["README.md"].decode() == done.card
-    assert [len(each) for each in hub.sent] == [-(-(11 << 20) // parts)] * (parts - 1) + [hub.last_part(11 << 20)]
+    assert [len(each) for each in hub.sent] == [-(-(11 << 20) // parts)] * (parts - 1) + [
+        hub.compute_last_part(11 << 20)
+    ]
     assert all(size < 100_000 for size in hub.commits)  # names and digests; what is large is not among it
     hub.loses = True
     with pytest.raises(OSError, match="the hub refuses the files of me/other"):
@@ -83,7 +85,7 @@ def test_a_large_file_goes_up_by_git_lfs(hub: Hub, tmp_path: Path, parts: int) -
 
 def test_folders_and_edits_are_sent_too(hub: Hub, tmp_path: Path) -> None:
     model = tiny_model()
-    edit = low_rank(model, "attn2")
+    edit = build_low_rank(model, "attn2")
     folder = efface.export(model, edit, tmp_path / "out", pictures=0)
     done = efface.push(folder, "me/tiny", licence="mit")
     saved = hash_file(edit.save(tmp_path / "same.safetensors"))
@@ -98,7 +100,7 @@ def test_the_card_says_what_was_measured_and_what_was_not(tmp_path: Path) -> Non
     first = next(m for m in seen.measures if m.metric == "esr1" and m.judge == "all")
     told = first.model_copy(update={"title": "gone from top 1: the target"})
     seen = record(measures=tuple(told if m is first else m for m in seen.measures))
-    folder = evaluation(tmp_path / "judged", measures=seen.measures)
+    folder = write_evaluation(tmp_path / "judged", measures=seen.measures)
     about = {"format": "kohya", "target": list(seen.targets), "method": seen.method, "model": "tiny"}
     about |= {"base": seen.drawing.fingerprint}
     (tmp_path / "x.safetensors").write_bytes(b"a file")
@@ -146,14 +148,14 @@ def test_what_cannot_be_pushed_is_refused(file: Path, tmp_path: Path) -> None:
 def test_of_a_reverted_folder_what_is_left_is_imported_exported_and_pushed(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "base")
     model = efface.load(str(tmp_path / "base"), "cpu")
-    gone, stays = dense(model, "attn1"), dense(model, "attn2")
+    gone, stays = build_dense(model, "attn1"), build_dense(model, "attn2")
     efface.export(model, efface.merge(model, [gone, stays]), tmp_path / "both", pictures=0)
     done = efface.revert(model, str(tmp_path / "both"), gone, tmp_path / "rest")
     assert not done["exact"]
     with pytest.raises(ValueError, match=r"no efface.json, which says .*`efface revert` writes none.*`efface import`"):
         efface.push(tmp_path / "rest", "me/tiny", licence="mit")
     left = efface.import_edit(model, tmp_path / "rest", "cat")
-    assert same_change(model, stays, left, 1e-4)
+    assert is_same_change(model, stays, left, 1e-4)
     efface.export(model, left, tmp_path / "again", pictures=0)
     assert "# base without cat" in efface.push(tmp_path / "again", "me/tiny", licence="mit").card
     efface.revert(model, str(tmp_path / "rest"), left, tmp_path / "back")

@@ -36,7 +36,7 @@ class Detaching:
         return attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(out)))
 
 
-def moved(method: AC, model: Model) -> Trainer:
+def build_moved_trainer(method: AC, model: Model) -> Trainer:
     """A training whose student has left the base."""
     trainer = method.build_trainer(model, REQUEST)
     with torch.no_grad():
@@ -45,12 +45,12 @@ def moved(method: AC, model: Model) -> Trainer:
     return trainer
 
 
-def ours(trainer: Trainer) -> tuple[float, list[Tensor]]:
+def compute_ours(trainer: Trainer) -> tuple[float, list[Tensor]]:
     with trainer.compute_losses(trainer.make_step(0, trainer.update)) as losses:
         return losses["erase"].item(), list(compute_gradients(trainer.update.list_params(), losses["erase"]))
 
 
-def theirs(trainer: Trainer, detach: bool, teacher: str) -> tuple[float, list[Tensor]]:
+def compute_theirs(trainer: Trainer, detach: bool, teacher: str) -> tuple[float, list[Tensor]]:
     """The loss and its gradient by the authors' attention, on copies that share nothing."""
     model = trainer.model
     student = copy.deepcopy(model.unet)
@@ -70,14 +70,14 @@ def theirs(trainer: Trainer, detach: bool, teacher: str) -> tuple[float, list[Te
 @pytest.mark.parametrize("teacher", ["student", "frozen"])
 @pytest.mark.parametrize("detach", [True, False])
 def test_loss_and_gradient_are_those_of_the_authors_attention(detach, teacher):
-    trainer = moved(AC(**QUICK, teacher=teacher, detach_start=detach), tiny_model())
-    loss, grads = ours(trainer)
-    their_loss, their_grads = theirs(trainer, detach, teacher)
+    trainer = build_moved_trainer(AC(**QUICK, teacher=teacher, detach_start=detach), tiny_model())
+    loss, grads = compute_ours(trainer)
+    their_loss, their_grads = compute_theirs(trainer, detach, teacher)
     assert loss == pytest.approx(their_loss, rel=1e-4)
     for mine, other in zip(grads, their_grads, strict=True):
         assert (mine - other).norm() <= 1e-4 * other.norm()
     # The start token matters: with its gradient the direction is another.
-    _, others = theirs(trainer, not detach, teacher)
+    _, others = compute_theirs(trainer, not detach, teacher)
     far = sum(float((a - b).square().sum()) for a, b in zip(grads, others, strict=True)) ** 0.5
     assert far > 0.01 * sum(float(b.square().sum()) for b in others) ** 0.5
 
@@ -93,8 +93,8 @@ def test_only_models_with_a_start_token_detach_it(build):
     """T5 begins with the prompt's first word, which keeps its gradient; nothing stays hooked afterwards."""
     grads = []
     for detach in (True, False):
-        trainer = moved(AC(**QUICK, teacher="frozen", detach_start=detach), build())
-        grads.append(ours(trainer)[1])
+        trainer = build_moved_trainer(AC(**QUICK, teacher="frozen", detach_start=detach), build())
+        grads.append(compute_ours(trainer)[1])
         assert not any(layer._forward_hooks for layer in trainer.model.network.modules())
     same = all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
     assert same == (build is tiny_pixart)

@@ -21,7 +21,7 @@ QUICK = AdvUnlearn(
 QUICK = replace(QUICK, retain_batch=3, retain_paths=1, retain_template="a {}")
 
 
-def trainer_of(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Erasure | None = None) -> Trainer:
+def build_trainer(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Erasure | None = None) -> Trainer:
     erasure = erasure or Erasure(("cat",))
     parts = {
         "terms": method.build_terms(model, erasure),
@@ -31,7 +31,7 @@ def trainer_of(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Eras
     return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.build_config(), **parts)
 
 
-def shaken(trainer: Trainer) -> Trainer:
+def shake(trainer: Trainer) -> Trainer:
     """Moves the student away from the base, where the attack has nothing to find."""
     for i, master in enumerate(trainer.update.masters):
         with torch.no_grad():
@@ -69,7 +69,7 @@ def test_bad_descents(bad, message):
 
 def test_the_attacks_gradient_by_finite_differences():
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=("cat", "dog", "car"))
-    trainer = shaken(trainer_of(model))
+    trainer = shake(build_trainer(model))
     term, step = trainer.terms[0], trainer.make_auxiliary_step(0, 0)
     queries = term.build_queries(trainer.context, step)
     states, prompts, prefix = queries["student"].states, queries["student"].prompts, queries["student"].prefix.double()
@@ -88,7 +88,7 @@ def test_the_attacks_gradient_by_finite_differences():
 
 def test_the_attack_brings_the_student_back_to_the_target(model):
     """Against the error at the attack's own start, at the student's weights and with the base's prediction."""
-    trainer = shaken(trainer_of(model, replace(QUICK, attack_steps=0)))
+    trainer = shake(build_trainer(model, replace(QUICK, attack_steps=0)))
     term, step = trainer.terms[0], trainer.make_auxiliary_step(0, 0)
     started = term.build_queries(trainer.context, step)["student"]
     term.attack = replace(term.attack, steps=40, lr=0.05)
@@ -110,11 +110,11 @@ def test_the_attack_brings_the_student_back_to_the_target(model):
 def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
     """Attacks of no steps show where they start."""
     for start in ("latest", "random"):
-        trainer = shaken(trainer_of(eps_model, replace(QUICK, attack_start=start)))
+        trainer = shake(build_trainer(eps_model, replace(QUICK, attack_start=start)))
         term = trainer.terms[0]
         found = [term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"].prefix]
         table = eps_model.get_embedding_table().detach()
-        words = trainer_of(eps_model, replace(QUICK, attack_steps=0))
+        words = build_trainer(eps_model, replace(QUICK, attack_steps=0))
         first = words.terms[0].build_queries(words.context, words.make_auxiliary_step(0, 0))["student"].prefix
         assert all(any(torch.equal(row[0], word) for word in table) for row in first)
         assert not torch.equal(found[0], first)
@@ -128,7 +128,7 @@ def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
 
 
 def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
-    trainer = shaken(trainer_of(eps_model, replace(QUICK, warm_up=5)))
+    trainer = shake(build_trainer(eps_model, replace(QUICK, warm_up=5)))
     term = trainer.terms[0]
     assert term.build_queries(trainer.context, trainer.make_auxiliary_step(4, 0))["student"].prefix is None
     queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(5, 0))
@@ -152,7 +152,7 @@ def test_only_the_text_encoder_moves_and_words_are_retained(eps_model, source):
     assert all(name.startswith("text_encoder.") for name in edit.names)
     moved = [name for name in edit.names if not torch.equal(edit.values[name], eps_model.weights[name])]
     assert any("q_proj" in name for name in moved)
-    trainer = trainer_of(eps_model, method, Erasure(("cat",), keep=("dog", "car")))
+    trainer = build_trainer(eps_model, method, Erasure(("cat",), keep=("dog", "car")))
     queries = trainer.terms[1].build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert len(queries["student"].states.x) == 3
     assert set(queries["student"].prompts) <= {"a dog", "a car"}

@@ -70,35 +70,35 @@ def encode(texts: list[str]) -> Tensor:
     return torch.tensor([[[float(len(text)), float(i)] for i in range(6)] for text in texts])
 
 
-def reader(tokens: str, *templates: str) -> Reader:
+def build_reader(tokens: str, *templates: str) -> Reader:
     return Reader(encode, [TextSpan(find_last_before_end(Tokens()))], templates, tokens)  # type: ignore[arg-type]
 
 
 def test_the_last_subject_token_is_found_within_the_template():
-    c, goal = reader("last-subject", "{}", "one {} here").read_pairs(["ab", "a bc"], "xyz")
+    c, goal = build_reader("last-subject", "{}", "one {} here").read_pairs(["ab", "a bc"], "xyz")
     assert c.tolist() == [[2, 1], [4, 2], [len("one ab here"), 2], [len("one a bc here"), 3]]
     assert goal.tolist() == [[3, 1], [3, 1], [len("one xyz here"), 2], [len("one xyz here"), 2]]
 
 
 def test_no_anchor_is_the_bare_templates_last_word_before_its_gap():
     """Or the start token, where nothing stands before it; with all tokens, as in UCE's first release, nothing."""
-    c, goal = reader("last-subject", "one {} here", "{}").read_pairs(["ab"], "")
+    c, goal = build_reader("last-subject", "one {} here", "{}").read_pairs(["ab"], "")
     assert c.tolist() == [[len("one ab here"), 2], [2, 1]]
     assert goal.tolist() == [[len("one  here"), 1], [0, 0]]
-    _, goal = reader("all", "one {} here").read_pairs(["ab"], "")
+    _, goal = build_reader("all", "one {} here").read_pairs(["ab"], "")
     assert goal[0].tolist() == [0, 0]
 
 
 def test_all_tokens_are_aligned_from_the_last_of_the_subject():
-    c, goal = reader("all", "{}").read_pairs(["a bc"], "xyz")
+    c, goal = build_reader("all", "{}").read_pairs(["a bc"], "xyz")
     assert c.tolist() == [[4, i] for i in (2, 3, 4, 5)]
     assert goal.tolist() == [[3, i] for i in (1, 2, 3, 4)]
 
 
 def test_kept_rows():
-    assert reader("last-subject", "{}").read_kept(["ab", "a bc"]).tolist() == [[2, 1], [4, 2]]
-    assert reader("all", "{}").read_kept(["ab"]).shape == (6, 2)
-    assert reader("all", "{}").read_kept([]).shape == (0, 2)
+    assert build_reader("last-subject", "{}").read_kept(["ab", "a bc"]).tolist() == [[2, 1], [4, 2]]
+    assert build_reader("all", "{}").read_kept(["ab"]).shape == (6, 2)
+    assert build_reader("all", "{}").read_kept([]).shape == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_kept_rows():
 )
 def test_bad_readers(tokens, templates, message):
     with pytest.raises(ValueError, match=message):
-        reader(tokens, *templates)
+        build_reader(tokens, *templates)
 
 
 def test_a_reader_needs_a_tokenizer():

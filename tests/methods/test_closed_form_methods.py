@@ -29,11 +29,11 @@ def fit(name: str, model: Model, erasure: Erasure = CAT, **settings: object) -> 
     return methods.get(name)(**settings).fit(model, erasure)
 
 
-def tokens(model: Model, *texts: str) -> Tensor:
+def encode_tokens(model: Model, *texts: str) -> Tensor:
     return model.encode(texts).tokens.double()
 
 
-def worst_change(model: Model, edit: Edit, rows: Tensor) -> float:
+def measure_worst_change(model: Model, edit: Edit, rows: Tensor) -> float:
     """The largest relative change of any layer's answer to these rows [n, d]."""
     base = model.weights
     before = {key: rows @ base[key].double().T for key in edit.values}
@@ -54,7 +54,11 @@ def test_only_keys_and_values_of_cross_attention_move(name, eps_model):
 def test_uce_is_equation_7_in_every_layer(eps_model):
     """Layer by layer, from the prompts' last words: token 1, between the start and the end."""
     edit = fit("uce", eps_model, Erasure(("cat", "car"), anchor="dog", keep=("rose",)))
-    c, goal, k = tokens(eps_model, "cat", "car")[:, 1], tokens(eps_model, "dog", "dog")[:, 1], tokens(eps_model, "rose")
+    c, goal, k = (
+        encode_tokens(eps_model, "cat", "car")[:, 1],
+        encode_tokens(eps_model, "dog", "dog")[:, 1],
+        encode_tokens(eps_model, "rose"),
+    )
     for key, value in edit.values.items():
         base = eps_model.weights[key].detach().double()
         expected = solve_least_squares(base, c, goal @ base.T, k[:, 1], 0.5)
@@ -66,14 +70,16 @@ def test_uce_without_an_anchor_guides_to_the_bare_template(eps_model, templates)
     """The second release formats "image of {guide}" with an empty guide; the first goes to the empty prompt."""
     edit = fit("uce", eps_model, Erasure(("cat",)), templates=templates)
     places = {"cat": 1, "a cat": 2, "": 0, "a ": 1}  # last word before the end token, else the start token
-    rows = [tokens(eps_model, text)[0, places[text]] for t in templates for text in (t.format("cat"), t.format(""))]
+    rows = [
+        encode_tokens(eps_model, text)[0, places[text]] for t in templates for text in (t.format("cat"), t.format(""))
+    ]
     c, goal = torch.stack(rows[::2]), torch.stack(rows[1::2])
     for key, value in edit.values.items():
         base = eps_model.weights[key].detach().double()
         assert torch.allclose(value.double(), solve_least_squares(base, c, goal @ base.T, c[:0], 0.5), atol=1e-6)
     first = fit("uce", eps_model, Erasure(("cat",)), templates=templates, tokens="all")
-    whole = [tokens(eps_model, t.format("cat"))[0, places[t.format("cat")] :] for t in templates]
-    empty = [tokens(eps_model, "")[0, : len(c)] for c in whole]
+    whole = [encode_tokens(eps_model, t.format("cat"))[0, places[t.format("cat")] :] for t in templates]
+    empty = [encode_tokens(eps_model, "")[0, : len(c)] for c in whole]
     c, goal = torch.cat(whole), torch.cat(empty)
     for key, value in first.values.items():
         base = eps_model.weights[key].detach().double()
@@ -91,8 +97,8 @@ def test_rece_layer_by_layer(eps_model):
     """The authors' order of work on the weights themselves, where ours iterates one matrix."""
     edit = fit("rece", eps_model, Erasure(("cat", "car"), anchor="dog"), epochs=2, reg=0.01)
     base = {key: eps_model.weights[key].detach().double() for key in edit.values}
-    empty, targets = tokens(eps_model, "")[0], tokens(eps_model, "cat", "car")
-    goal = tokens(eps_model, "dog")[0]
+    empty, targets = encode_tokens(eps_model, "")[0], encode_tokens(eps_model, "cat", "car")
+    goal = encode_tokens(eps_model, "dog")[0]
     pairs = torch.cat([t[1:] for t in targets]), torch.cat([goal[1:]] * 2)
     now = {key: solve_least_squares(w, pairs[0], pairs[1] @ w.T, empty, 0.1, 1.0, 0.1) for key, w in base.items()}
     for _ in range(2):
@@ -108,9 +114,9 @@ def test_rece_layer_by_layer(eps_model):
 
 def test_null_space_holds_the_preserved_and_moves_the_target(eps_model):
     edit = fit("nullspace", eps_model, Erasure(("cat", "car"), anchor="dog", keep=("rose", "lion")))
-    held = torch.cat([tokens(eps_model, "rose", "lion")[:, 1], tokens(eps_model, "")[0]])
-    assert worst_change(eps_model, edit, held) < 1e-5
-    assert worst_change(eps_model, edit, tokens(eps_model, "cat")[:, 1]) > 1e-2
+    held = torch.cat([encode_tokens(eps_model, "rose", "lion")[:, 1], encode_tokens(eps_model, "")[0]])
+    assert measure_worst_change(eps_model, edit, held) < 1e-5
+    assert measure_worst_change(eps_model, edit, encode_tokens(eps_model, "cat")[:, 1]) > 1e-2
     assert edit.meta["notes"]["preserved"] == ["rose", "lion"]
     assert edit.meta["notes"]["free_directions"] == 16 - 8 - 2
     assert set(edit.meta["notes"]["reach"]) == {"cat", "car"}
@@ -128,11 +134,11 @@ def test_null_space_takes_words_while_they_leave_room(eps_model):
 
 @pytest.mark.parametrize("name", ["uce", "rece"])
 def test_what_is_kept_moves_less(name, eps_model):
-    rows = tokens(eps_model, "rose")[:, 1]
+    rows = encode_tokens(eps_model, "rose")[:, 1]
     held = fit(name, eps_model, Erasure(("cat",), anchor="dog", keep=("rose",)), preserve_scale=100.0)
     words = fit(name, eps_model, preserve_vocabulary=8, exclude=("tiger",), preserve_scale=100.0)
-    assert worst_change(eps_model, held, rows) < worst_change(eps_model, fit(name, eps_model), rows)
-    assert worst_change(eps_model, words, rows) < worst_change(eps_model, fit(name, eps_model), rows)
+    assert measure_worst_change(eps_model, held, rows) < measure_worst_change(eps_model, fit(name, eps_model), rows)
+    assert measure_worst_change(eps_model, words, rows) < measure_worst_change(eps_model, fit(name, eps_model), rows)
     assert words.meta["notes"]["preserved"] == ["dog", "car", "leopard", "apple", "tomato", "rose"]
 
 
@@ -204,5 +210,5 @@ def test_a_hundred_targets_at_once(name):
     many = Erasure(tuple(f"{a}{b}" for a in letters for b in letters), anchor="dog")
     edit = fit(name, model, many)
     assert all(value.isfinite().all() for value in edit.values.values())
-    row = tokens(model, "ab")[:, 2]
-    assert worst_change(model, edit, row) > 1e-3
+    row = encode_tokens(model, "ab")[:, 2]
+    assert measure_worst_change(model, edit, row) > 1e-3

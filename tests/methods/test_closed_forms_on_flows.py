@@ -47,7 +47,7 @@ def from_the_word(rows: Tensor, spans: tuple[tuple[int, int | None, int], ...]) 
     return rows if len(rows) == 1 else torch.cat([rows[start:end][at:] for start, end, at in spans])
 
 
-def least_squares(rows: Tensor, goals: Tensor, ridge: Tensor, wanted: Tensor) -> Tensor:
+def solve_least_squares(rows: Tensor, goals: Tensor, ridge: Tensor, wanted: Tensor) -> Tensor:
     """The X [d, m] that minimises |rows X - goals|^2 + |ridge X - wanted|^2, by a QR decomposition."""
     return torch.linalg.lstsq(torch.cat([rows, ridge]), torch.cat([goals, wanted]), driver="gelsd").solution
 
@@ -63,7 +63,9 @@ def test_the_null_space_is_the_constrained_minimum(case, weight):
     _, sizes, right = torch.linalg.svd(empty, full_matrices=True)
     held = int((sizes > 1e-6 * sizes[0]).sum())
     free = right[held:].T  # [d, free], an orthonormal basis of what no row of the empty prompt uses
-    along = least_squares(c @ free, (goal - c) @ w0.T, 0.3**0.5 * torch.eye(free.shape[1]).double(), 0 * free.T @ w0.T)
+    along = solve_least_squares(
+        c @ free, (goal - c) @ w0.T, 0.3**0.5 * torch.eye(free.shape[1]).double(), 0 * free.T @ w0.T
+    )
     assert torch.allclose(edit.values[weight].double(), w0 + (free @ along).T, atol=1e-5)
     assert torch.allclose(empty @ edit.values[weight].double().T, empty @ w0.T, atol=1e-4)
     assert not torch.allclose(edit.values[weight].double(), w0, atol=1e-3)
@@ -81,11 +83,11 @@ def test_rece_attacks_and_edits_the_embedder_in_turn(case, weight):
 
     def erase(w: Tensor, rows: Tensor, goals: Tensor) -> Tensor:
         held = torch.cat([0.1**0.5 * empty, 0.1**0.5 * unit])
-        return least_squares(rows, goals @ w.T, held, held @ w.T).T
+        return solve_least_squares(rows, goals @ w.T, held, held @ w.T).T
 
     now = erase(w0, from_the_word(cat, spans), from_the_word(dog, spans))
     for _ in range(2):
         # c' minimises |W c' - W0 c|^2 + reg |c'|^2
-        back = least_squares(now, w0 @ cat.T, 0.01**0.5 * unit, 0 * cat.T).T
+        back = solve_least_squares(now, w0 @ cat.T, 0.01**0.5 * unit, 0 * cat.T).T
         now = erase(now, back, dog)
     assert torch.allclose(edit.values[weight].double(), now, atol=1e-5)

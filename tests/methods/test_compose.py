@@ -111,7 +111,7 @@ MIXES: dict[str, tuple[dict[str, Any], Erasure]] = {
 }
 
 
-def compose(model: StableDiffusion, erasure: Erasure, settings: dict[str, Any]) -> Edit:
+def erase_by_composing(model: StableDiffusion, erasure: Erasure, settings: dict[str, Any]) -> Edit:
     return efface.erase(model, erasure, "compose", **settings)
 
 
@@ -121,7 +121,7 @@ def test_a_preset_is_a_choice_on_every_axis(case: str, eps_model: StableDiffusio
     theirs = efface.erase(eps_model, erasure, preset, **{**BASE, **settings})
     # What only the preset has is set there to what Compose does.
     shared = {key: value for key, value in settings.items() if key not in ("teacher", "detach_start", "hold")}
-    ours = compose(eps_model, erasure, {**BASE, **shared, **choices})
+    ours = erase_by_composing(eps_model, erasure, {**BASE, **shared, **choices})
     assert theirs.values and theirs.values.keys() == ours.values.keys()
     assert all(torch.equal(value, ours.values[key]) for key, value in theirs.values.items())
     # Not by standing still: the base is another.
@@ -133,7 +133,7 @@ def test_a_preset_is_a_choice_on_every_axis(case: str, eps_model: StableDiffusio
 def test_mixes_that_nobody_published(case: str, eps_model: StableDiffusion) -> None:
     settings, erasure = MIXES[case]
     before = {name: tensor.detach().clone() for name, tensor in eps_model.weights.items()}
-    edit = compose(eps_model, erasure, {**BASE, **FROZEN, **settings})
+    edit = erase_by_composing(eps_model, erasure, {**BASE, **FROZEN, **settings})
     assert all(torch.equal(before[name], tensor) for name, tensor in eps_model.weights.items())
     pictures = eps_model.images(["a cat"], [1])
     with edit.apply(eps_model):
@@ -145,13 +145,13 @@ def test_mixes_that_nobody_published(case: str, eps_model: StableDiffusion) -> N
 def test_scores_need_rows_to_compare_and_a_choice_to_score(eps_model: StableDiffusion) -> None:
     choices = {**BASE, **FROZEN, **SEARCH, "preserve": "adversarial", "search_gradient": "score"}
     with pytest.raises(ValueError, match="give a batch of at least 2, got 1"):
-        compose(eps_model, CAT, {**choices, "batch": 1})
+        erase_by_composing(eps_model, CAT, {**choices, "batch": 1})
     with pytest.raises(ValueError, match="not of a mixture: give hard=True"):
-        compose(eps_model, CAT, {**choices, "hard": False, "top": 2})
+        erase_by_composing(eps_model, CAT, {**choices, "hard": False, "top": 2})
     with pytest.raises(ValueError, match="top=2 mixes some, and needs hard=False"):
-        compose(eps_model, CAT, {**choices, "top": 2})
+        erase_by_composing(eps_model, CAT, {**choices, "top": 2})
     with pytest.raises(ValueError, match="no search gradient 'slope'; there are straight-through, score"):
-        compose(eps_model, CAT, {**choices, "search_gradient": "slope"})
+        erase_by_composing(eps_model, CAT, {**choices, "search_gradient": "slope"})
 
 
 def test_every_setting_is_of_the_loop_or_of_an_answer() -> None:
@@ -209,11 +209,11 @@ def test_bad_compositions_are_refused_before_work(
 ) -> None:
     monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("work began"))
     with pytest.raises(ValueError, match=says.replace("(", r"\(")):
-        compose(eps_model, erasure, settings)
+        erase_by_composing(eps_model, erasure, settings)
 
 
 def test_its_name_is_listed_with_what_depends_on_the_choice() -> None:
-    can = methods.capabilities("compose")
+    can = methods.find_capabilities("compose")
     assert (can.anchor, can.keep, can.images) == ("by choice",) * 3
 
 
@@ -257,12 +257,12 @@ def test_an_answer_of_the_catalogue_needs_no_edit_here(
     (tmp_path / "halved.py").write_text(OWN_OBJECTIVE, encoding="utf-8")
     monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
     settings = {**BASE, **FROZEN}
-    ours = compose(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",)})
-    theirs = compose(eps_model, CAT, {**settings, "eta": 2.0})
+    ours = erase_by_composing(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",)})
+    theirs = erase_by_composing(eps_model, CAT, {**settings, "eta": 2.0})
     assert ours.values and all(torch.equal(value, theirs.values[key]) for key, value in ours.values.items())
     with pytest.raises(ValueError, match="no objective 'halved'; there are negative-guidance"):
-        compose(eps_model, CAT, {**settings, "objective": "halved"})  # nobody says what to pull by
+        erase_by_composing(eps_model, CAT, {**settings, "objective": "halved"})  # nobody says what to pull by
     with pytest.raises(ValueError, match="no use for eta"):
-        compose(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",), "eta": 3.0})
+        erase_by_composing(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",), "eta": 3.0})
     with pytest.raises(ValueError, match="option 'pull' is not a setting"):
-        compose(eps_model, CAT, {**settings, "option": ("pull",)})
+        erase_by_composing(eps_model, CAT, {**settings, "option": ("pull",)})

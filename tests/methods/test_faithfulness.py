@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.faithfulness import ATTACKS, BOUND, HEAD, PAGE, ROWS, SECOND, Row, table
+from benchmarks.faithfulness import ATTACKS, BOUND, HEAD, PAGE, ROWS, SECOND, Row, format_table
 from efface import attacks, methods
 from tiny import tiny_model
 
@@ -30,7 +30,7 @@ def test_the_page_names_every_method_and_attack_with_figures_that_hold() -> None
 
 def check_table(text: str, known: dict[str, Row]) -> None:
     """A table has the names, what each was compared with, what differs, and figures where there is a formula."""
-    empty = table({}, known).splitlines()
+    empty = format_table({}, known).splitlines()
     for line, (name, row), blank in zip(text.splitlines(), known.items(), empty, strict=True):
         cells, own = line.split(" | "), blank.split(" | ")
         assert cells[0] == f"| {name}" and [cells[1], cells[-1]] == [own[1], own[-1]]

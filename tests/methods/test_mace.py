@@ -29,14 +29,14 @@ QUICK = MACE(
 )
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw_noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
 def test_masks_and_loss_against_loops():
-    maps = [noise(2, 3, 16, 5).float().softmax(-1), noise(2, 2, 4, 5, seed=1).float().softmax(-1)]
+    maps = [draw_noise(2, 3, 16, 5).float().softmax(-1), draw_noise(2, 2, 4, 5, seed=1).float().softmax(-1)]
     words = torch.tensor([[0.0, 1, 1, 0, 0], [0, 0, 1, 0, 1]])
-    mask = (noise(2, 1, 4, 4, seed=2) > 0).float()
+    mask = (draw_noise(2, 1, 4, 4, seed=2) > 0).float()
     total = 0.0
     for a in maps:
         side, rows = int(a.shape[2] ** 0.5), []
@@ -77,7 +77,7 @@ def test_timesteps_of_importance(model):
     t = np.arange(1000)
     weight = 1 / (1 + np.exp(-0.05 * (t - 200))) - 1 / (1 + np.exp(-0.05 * (t - 400)))
     assert np.allclose(chances.numpy(), weight / weight.sum(), atol=1e-12)
-    trainer = trainer_of(model)
+    trainer = build_trainer(model)
     source = Pictures(2, 3, 3.0)
     step = trainer.make_auxiliary_step(0, 0)
     states = source.sample_states(trainer.context, step, ["cat", "cat"], trainer.context.uncond)
@@ -94,7 +94,7 @@ def test_timesteps_of_importance(model):
     assert ((moved.t > 50) & (moved.t < 550)).all()
 
 
-def trainer_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Trainer:
+def build_trainer(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     from efface.training.balance.sum import Sum
     from efface.training.updates.lowrank import LowRank
 
@@ -111,7 +111,7 @@ def trainer_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> T
 
 
 def test_the_terms_words_and_that_training_lowers_the_attention(model):
-    trainer = trainer_of(model, ("cat", "red dog"))
+    trainer = build_trainer(model, ("cat", "red dog"))
 
     def step() -> Step:
         return replace(trainer.make_auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
@@ -172,7 +172,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
         share[:, :, : pictures.shape[3] // 4] = 0.8
         return share
 
-    trainer = trainer_of(eps_model, ("cat", "dog"))
+    trainer = build_trainer(eps_model, ("cat", "dog"))
     (term,) = trainer.terms
     trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):

@@ -239,14 +239,14 @@ LEVELS |= {"strong": (7, 2000, 0.025, 0.5, 0.7), "max": (0, 5000, 1.0, 0.5, 0.7)
 """SLD's warm-up, scale, threshold and both momenta by level."""
 
 
-def defaults(kind: type) -> dict[str, Any]:
+def list_defaults(kind: type) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(kind)}
 
 
 @pytest.mark.parametrize("name", methods.list_names())
 def test_a_methods_defaults_are_its_papers(name: str) -> None:
     assert (name in PUBLISHED) != (name in NONE_PUBLISHED), f"{name} needs a row: its paper's values, or none"
-    own = defaults(methods.get(name))
+    own = list_defaults(methods.get(name))
     assert {key: own[key] for key in PUBLISHED.get(name, {})} == PUBLISHED.get(name, {})
     if name in PUBLISHED:
         ours = OURS.get(name, set())
@@ -257,7 +257,7 @@ def test_a_methods_defaults_are_its_papers(name: str) -> None:
 @pytest.mark.parametrize("name", attacks.list_names())
 def test_an_attacks_defaults_are_its_papers(name: str) -> None:
     assert (name in ATTACKS) != (name in NO_PAPERS), f"{name} needs a row: its paper's values, or none"
-    own = defaults(attacks.get(name))
+    own = list_defaults(attacks.get(name))
     assert {key: own[key] for key in ATTACKS.get(name, {})} == ATTACKS.get(name, {})
     if name in ATTACKS:
         assert own.keys() == ATTACKS[name].keys() | ATTACKS_OURS.get(name, set())

@@ -16,7 +16,7 @@ from efface.training.trainer import Trainer
 QUICK = SPM(steps=3, batch=2, draw_steps=3, paths=2, lr=1e-3, source="frozen")
 
 
-def trainer_of(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, ...] = ("cat",)) -> Trainer:
+def build_trainer(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     erasure = Erasure(targets)
     parts = {
         "terms": method.build_terms(model, erasure),
@@ -27,7 +27,7 @@ def trainer_of(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, 
 
 
 def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
-    trainer = trainer_of(eps_model, replace(QUICK, anchors=2000), ("cat", "dog"))
+    trainer = build_trainer(eps_model, replace(QUICK, anchors=2000), ("cat", "dog"))
     term = trainer.terms[1]
     assert "cat" not in term.words
     assert "dog" not in term.words
@@ -42,7 +42,7 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
 
 
 def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(model):
-    trainer = trainer_of(model)
+    trainer = build_trainer(model)
     step = trainer.make_auxiliary_step(0, 0)
     erase, keep = (term.build_queries(trainer.context, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
@@ -55,7 +55,7 @@ def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(m
 
 
 def test_scales(eps_model):
-    trainer = trainer_of(eps_model)
+    trainer = build_trainer(eps_model)
     query = trainer.terms[1].build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))["student"]
     table = eps_model.encode(trainer.terms[1].words).tokens.flatten(1)
     for row in query.cond.tokens.flatten(1):

@@ -39,14 +39,16 @@ QUICK = STEREO(
 )
 
 
-def bench_of(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | None = None, **more) -> Bench:
+def build_bench(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | None = None, **more) -> Bench:
     erasure = erasure or Erasure(("cat",))
     return Bench(how, model, erasure, how.build_record(model, erasure), more.get("progress"), more.get("checkpoint"))
 
 
-def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Trainer, Composition]:
+def build_trainer(
+    model: StableDiffusion, pull: float, push: float, anchors: bool = True
+) -> tuple[Trainer, Composition]:
     word = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)) * 0.1
-    bench = bench_of(model, erasure=Erasure(("cat", "dog")))
+    bench = build_bench(model, erasure=Erasure(("cat", "dog")))
     negatives = [
         bench.encode_prompts(i) | {f"{name} #1": bench.encode_word(word)} for i, name in enumerate(("cat", "dog"))
     ]
@@ -69,7 +71,7 @@ def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool =
 
 @pytest.mark.parametrize("anchors", [True, False])
 def test_the_target_by_brute_force(eps_model, anchors):
-    trainer, term = trainer_of(eps_model, 0.7, 1.9, anchors)
+    trainer, term = build_trainer(eps_model, 0.7, 1.9, anchors)
     with torch.no_grad():
         for master in trainer.update.masters:
             master.add_(
@@ -103,7 +105,7 @@ def test_the_target_by_brute_force(eps_model, anchors):
 
 
 def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model):
-    trainer, term = trainer_of(eps_model, 1.0, 0.0, anchors=False)
+    trainer, term = build_trainer(eps_model, 1.0, 0.0, anchors=False)
     queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     assert set(queries) == {"student", "eps_0"}
     with torch.no_grad(), trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
@@ -114,7 +116,7 @@ def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model)
 
 
 def test_recorded_states_and_what_is_known_of_them(eps_model):
-    trainer, term = trainer_of(eps_model, 1.0, 3.0)
+    trainer, term = build_trainer(eps_model, 1.0, 3.0)
     queries = term.build_queries(trainer.context, trainer.make_auxiliary_step(0, 0))
     states, cond = queries["student"].states, queries["student"].cond
     with torch.no_grad():
@@ -153,7 +155,7 @@ def test_trajectories_under_conditions_have_seeds_of_their_own_and_are_drawn_a_f
 
 def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
     how = replace(QUICK, attack_steps=60, attack_lr=0.3)
-    bench = bench_of(eps_model, how)
+    bench = build_bench(eps_model, how)
     pictures = bench._draw_pictures(0)
     assert pictures.shape == (3, 4, 8, 8)
     rng = torch.Generator().manual_seed(5)
@@ -236,11 +238,11 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     """After the last erasing the model says less of the target under the found word than the base does."""
     how = replace(QUICK, weights="full", steps=40, lr=1e-2, rounds=1, attack_steps=20)
     erasure = Erasure(("cat",))
-    bench = bench_of(eps_model, how)
+    bench = build_bench(eps_model, how)
     word = bench.search(0)["cat #1"]
     edit = how.fit(eps_model, erasure)
     source = Conditions({"cat #1": bench.encode_word(word)}, 3, 3.0, 4)
-    trainer, _ = trainer_of(eps_model, 1.0, 3.0)
+    trainer, _ = build_trainer(eps_model, 1.0, 3.0)
     step = replace(trainer.make_auxiliary_step(0, 0), targets=[0] * 6)
     states = source.sample_states(trainer.context, step, ["cat #1"] * 6, bench.encode_word(word))
 

@@ -15,7 +15,9 @@ def state(model: StableDiffusion, n: int = 2) -> tuple[torch.Tensor, torch.Tenso
     return torch.randn(n, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 700])[:n]
 
 
-def taken(model: StableDiffusion, name: str, x: torch.Tensor, t: torch.Tensor, cond: object) -> list[torch.Tensor]:
+def record_layers(
+    model: StableDiffusion, name: str, x: torch.Tensor, t: torch.Tensor, cond: object
+) -> list[torch.Tensor]:
     """What the layer's q, k, v and output layers answer in one prediction without the probe."""
     layer, out = model.unet.get_submodule(name), []
     parts = (layer.to_q, layer.to_k, layer.to_v, layer.to_out[0])
@@ -41,7 +43,7 @@ def test_probabilities_by_hand_and_predictions_to_the_bit(eps_model, fused):
     assert all(eps_model.unet.attn_processors[name] is kept for name, kept in processors.items())
     assert len(maps) == 4
     for name, found in maps.items():
-        q, k, v, out = taken(eps_model, name, x, t, cond)
+        q, k, v, out = record_layers(eps_model, name, x, t, cond)
         heads, layer = found.shape[1], eps_model.unet.get_submodule(name)
         q, k, v = (part.view(2, part.shape[1], heads, -1).transpose(1, 2) for part in (q, k, v))
         by_hand = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)

@@ -23,7 +23,7 @@ from tiny_ddpm import tiny_ddpm
 PROMPTS, SEEDS = ["a cat", "dog", "red car"], [5, 6, 7]
 
 
-def clean(model: Any, n: int = 3) -> torch.Tensor:
+def draw_clean(model: Any, n: int = 3) -> torch.Tensor:
     """Latents of the size that a trained autoencoder's have."""
     return torch.randn((n, *model.latent_shape), generator=torch.Generator().manual_seed(3))
 
@@ -60,7 +60,7 @@ def test_going_on_from_a_state_is_the_uninterrupted_draw(
 def test_picture_to_picture_equals_the_diffusers_pipeline(model: StableDiffusion, scheduler: Any, since: int) -> None:
     """Multistep and stochastic schedulers too: the same noise, begun at the same step, with generators as far on."""
     model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
-    latents, steps = clean(model), 5
+    latents, steps = draw_clean(model), 5
     start = model.add_noise(latents, SEEDS, since, steps=steps)
     ours = model.images(PROMPTS, SEEDS, steps=steps, guidance=4.0, start=start, since=since, batch=2)
     pipeline = StableDiffusionImg2ImgPipeline(**model.pipeline.components, requires_safety_checker=False)
@@ -79,7 +79,7 @@ def test_picture_to_picture_equals_the_diffusers_pipeline(model: StableDiffusion
 
 
 def test_noise_is_that_of_the_timestep_for_each_seed(model: StableDiffusion) -> None:
-    latents = clean(model)
+    latents = draw_clean(model)
     noise = torch.cat(
         [torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(s)) for s in SEEDS]
     )
@@ -104,7 +104,7 @@ def test_classes_on_pixels_draw_from_states_too() -> None:
 def test_a_guide_counts_the_steps_of_the_whole_schedule(eps_model: StableDiffusion) -> None:
     """Before its warm-up a guide does nothing, wherever the draw began."""
     guide = SLD(prompt="cat", warm_up=3, scale=1000.0, threshold=1.0, momentum_scale=0.0, momentum_beta=0.0)
-    latents = clean(eps_model)
+    latents = draw_clean(eps_model)
     for since, acts in ((2, True), (3, True)):
         start = eps_model.add_noise(latents, SEEDS, since, steps=4)
         drawn = {"start": start, "since": since, "steps": 4, "guidance": 3.0}
@@ -132,7 +132,7 @@ def test_a_guide_counts_the_steps_of_the_whole_schedule(eps_model: StableDiffusi
 def test_bad_starts(eps_model: StableDiffusion, more: dict[str, Any], message: str, monkeypatch: Any) -> None:
     cond, uncond = eps_model.encode(PROMPTS), eps_model.encode([""])
     monkeypatch.setattr(eps_model, "predict", lambda *_: pytest.fail("work began"))
-    given = {"steps": 5} | more | ({"start": clean(eps_model, more["start"])} if "start" in more else {})
+    given = {"steps": 5} | more | ({"start": draw_clean(eps_model, more["start"])} if "start" in more else {})
     with pytest.raises(ValueError, match=message):
         eps_model.sample(cond, uncond, SEEDS, **given)
 

@@ -27,7 +27,7 @@ def ddpm(request: pytest.FixtureRequest) -> DDPM:
     return tiny_ddpm(request.param)
 
 
-def by_hand(scheduler, steps: int, guidance: float) -> np.ndarray:
+def compute_by_hand(scheduler, steps: int, guidance: float) -> np.ndarray:
     """Pictures [n, 8, 8, 3] in 0 … 255, one at a time, from the plain U-Net and whole-number labels."""
     unet, pictures = tiny_unet(), []
     for label, seed in zip(LABELS, SEEDS, strict=True):
@@ -52,7 +52,7 @@ def test_equals_a_loop_by_hand(ddpm, kind, clip):
     own = kind(**plain) if kind is DPMSolverMultistepScheduler else kind(**plain, clip_sample=clip)
     ddpm.pipeline.scheduler = own
     ours = ddpm.images(PROMPTS, SEEDS, steps=5, guidance=2.0).permute(0, 2, 3, 1).numpy()
-    theirs = by_hand(kind.from_config(own.config), 5, 2.0)
+    theirs = compute_by_hand(kind.from_config(own.config), 5, 2.0)
     assert theirs.std() > 5
     assert np.abs(ours - theirs).max() < 1
     assert np.array_equal(ours, ddpm.images(PROMPTS, SEEDS, steps=5, guidance=2.0).permute(0, 2, 3, 1).numpy())
@@ -64,7 +64,7 @@ def test_ddim_clips_only_where_the_schedule_does(clip):
     model.pipeline.scheduler = DDPMScheduler(clip_sample=clip)
     cond, uncond = model.encode(PROMPTS), model.encode([""])
     ours = model.decode(model.sample(cond, uncond, SEEDS, steps=5, guidance=2.0, sampler="ddim").x)
-    theirs, other = (by_hand(DDIMScheduler(clip_sample=each), 5, 2.0) for each in (clip, not clip))
+    theirs, other = (compute_by_hand(DDIMScheduler(clip_sample=each), 5, 2.0) for each in (clip, not clip))
     assert np.abs(ours.permute(0, 2, 3, 1).numpy() - theirs).max() < 1
     assert np.abs(theirs - other).max() > 2
     model.pipeline.scheduler = DPMSolverMultistepScheduler()

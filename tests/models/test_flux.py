@@ -27,7 +27,9 @@ def model() -> Flux:
     return tiny_flux()
 
 
-def by_diffusers(model: Flux, guidance: float, true: float = 1.0, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_by_diffusers(
+    model: Flux, guidance: float, true: float = 1.0, steps: int = 3
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and uint8 pictures that the pipeline itself draws from our noise."""
     noise = pack_patches(draw_noise(SEEDS, model.latent_shape)[1])
     assert model.true_guidance == true
@@ -44,7 +46,7 @@ def by_diffusers(model: Flux, guidance: float, true: float = 1.0, steps: int = 3
 def test_it_draws_as_its_pipeline_does(dev: bool, guidance: float, true: float) -> None:
     model = tiny_flux(dev)
     model.true_guidance = true
-    latents, pictures = by_diffusers(model, guidance, true)
+    latents, pictures = draw_by_diffusers(model, guidance, true)
     ours = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=guidance)
     torch.testing.assert_close(ours.x, latents, rtol=1e-5, atol=1e-5)
     drawn = model.images(PROMPTS, SEEDS, steps=3, guidance=guidance)

@@ -40,18 +40,18 @@ SCHEDULERS = (
 PROMPTS, SEEDS = ["a cat", "red car"], [5, 6]
 
 
-def theirs(pipeline: Any, guidance: float, steps: int = 4, **more: Any) -> torch.Tensor:
+def compute_theirs(pipeline: Any, guidance: float, steps: int = 4, **more: Any) -> torch.Tensor:
     """The pipeline's own latents."""
     rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     asked = {"num_inference_steps": steps, "guidance_scale": guidance, "generator": rngs, "output_type": "latent"}
     return pipeline(PROMPTS, **asked, **more).images
 
 
-def ours(model: Any, guidance: float, steps: int = 4) -> torch.Tensor:
+def compute_ours(model: Any, guidance: float, steps: int = 4) -> torch.Tensor:
     return model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=steps, guidance=guidance).x
 
 
-def distilled(make: Callable[[], Any]) -> Any:
+def build_distilled(make: Callable[[], Any]) -> Any:
     """The pipeline with a U-Net that reads its guidance, as one distilled into a latent consistency model does."""
     pipeline = make()
     torch.manual_seed(1)
@@ -67,21 +67,21 @@ def test_latents_are_the_pipelines_own(scheduler: str, guidance: float) -> None:
     pipeline = tiny_pipeline()
     known = dict(pipeline.scheduler.config)
     pipeline.scheduler = getattr(diffusers, scheduler).from_config({"clip_sample": False, **known})
-    wanted = theirs(pipeline, guidance)
+    wanted = compute_theirs(pipeline, guidance)
     assert wanted.std() > 0.1
-    torch.testing.assert_close(ours(efface.load(pipeline), guidance), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compute_ours(efface.load(pipeline), guidance), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
 def test_guidance_up_to_one_is_the_plain_conditional_prediction(make: Callable[[], Any]) -> None:
     model = efface.load(make())
-    drawn = [ours(model, guidance) for guidance in (1.0, 0.5, 0.0)]
+    drawn = [compute_ours(model, guidance) for guidance in (1.0, 0.5, 0.0)]
     assert all(torch.equal(each, drawn[0]) for each in drawn)
-    assert not torch.allclose(drawn[0][0], ours(model, 4.0)[0], atol=1e-2)
-    torch.testing.assert_close(ours(model, 0.0), theirs(model.pipeline, 0.0), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(drawn[0][0], compute_ours(model, 4.0)[0], atol=1e-2)
+    torch.testing.assert_close(compute_ours(model, 0.0), compute_theirs(model.pipeline, 0.0), rtol=1e-4, atol=1e-4)
     for guidance in (float("nan"), float("inf"), -3.0):
         with pytest.raises(ValueError, match=f"guidance must be a .*, got {guidance:g}"):
-            ours(model, guidance)
+            compute_ours(model, guidance)
 
 
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
@@ -90,15 +90,15 @@ def test_guidance_up_to_one_is_the_plain_conditional_prediction(make: Callable[[
 def test_guidance_is_rescaled_as_the_pipeline_does(make: Callable[[], Any], guidance: float, share: float) -> None:
     pipeline = make()
     model, plain = efface.load(pipeline, guidance_rescale=share), efface.load(pipeline)
-    wanted = theirs(pipeline, guidance, guidance_rescale=share)
-    torch.testing.assert_close(ours(model, guidance), wanted, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(ours(plain, guidance), wanted, atol=1e-3) == (guidance == 1)
+    wanted = compute_theirs(pipeline, guidance, guidance_rescale=share)
+    torch.testing.assert_close(compute_ours(model, guidance), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(compute_ours(plain, guidance), wanted, atol=1e-3) == (guidance == 1)
     assert model.build_call(PROMPTS, guidance)["guidance_rescale"] == share
     # Rows of different guidance in one batch are drawn as each alone.
     cond, uncond = model.encode(PROMPTS), model.encode([""])
     rows = model.sample(cond, uncond, SEEDS, steps=4, guidance=[1.0, guidance]).x
     torch.testing.assert_close(rows[1:], wanted[1:], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(rows[:1], ours(plain, 1.0)[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rows[:1], compute_ours(plain, 1.0)[:1], rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_rescale_is_stored_with_what_was_drawn() -> None:
@@ -128,19 +128,19 @@ def test_guidance_rescale_is_a_share(share: float) -> None:
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 8.0])
 def test_a_distilled_network_reads_its_guidance(make: Callable[[], Any], guidance: float) -> None:
-    pipeline = distilled(make)
+    pipeline = build_distilled(make)
     model = efface.load(pipeline)
-    torch.testing.assert_close(ours(model, guidance), theirs(pipeline, guidance), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compute_ours(model, guidance), compute_theirs(pipeline, guidance), rtol=1e-4, atol=1e-4)
     own = model.encode(PROMPTS).extra[GUIDANCE]
     assert (own == model.defaults.guidance).all()  # what a prediction outside of a drawing reads
 
 
 def test_a_distilled_network_is_recorded_and_trained_at_its_own_guidance() -> None:
-    model = efface.load(distilled(tiny_pipeline))
+    model = efface.load(build_distilled(tiny_pipeline))
     cond, uncond = model.encode(PROMPTS), model.encode([""])
     for guidance in (model.defaults.guidance, 2.0):  # drawn by this one, recorded as a training asks the network
         draw = model.sample(cond, uncond, SEEDS, steps=3, guidance=guidance, record=True)
-        torch.testing.assert_close(draw.x, ours(model, guidance, 3))
+        torch.testing.assert_close(draw.x, compute_ours(model, guidance, 3))
         with torch.no_grad():
             eps_c = model.predict(draw.states[1], draw.t[1], cond)[0]
         torch.testing.assert_close(eps_c, draw.eps_c[1], rtol=1e-4, atol=1e-5)
@@ -150,12 +150,12 @@ def test_a_distilled_network_is_recorded_and_trained_at_its_own_guidance() -> No
 
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
 def test_a_guide_acts_on_a_distilled_network_by_a_second_prediction_alone(make: Callable[[], Any]) -> None:
-    model = efface.load(distilled(make))
+    model = efface.load(build_distilled(make))
     with pytest.raises(ValueError, match=r"reads its guidance as a number.*set model.true_guidance above 1"):
         efface.erase(model, "cat", "negative")
-    plain = ours(model, 2.0)
+    plain = compute_ours(model, 2.0)
     model.true_guidance = 3.0
-    guided = ours(model, 2.0)
+    guided = compute_ours(model, 2.0)
     assert not torch.allclose(plain, guided, atol=1e-3)
     with efface.erase(model, "cat", "negative", progress=False).apply(model):
-        assert not torch.allclose(ours(model, 2.0), guided, atol=1e-3)
+        assert not torch.allclose(compute_ours(model, 2.0), guided, atol=1e-3)

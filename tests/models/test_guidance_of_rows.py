@@ -13,7 +13,7 @@ from tiny_flux import tiny_flux
 PROMPTS, SEEDS, GUIDANCES = ["a cat", "a dog", "a house"], [1, 2, 3], [1.0, 3.0, 7.5]
 
 
-def latents(model: StableDiffusion, guidances: list[float]) -> torch.Tensor:
+def draw_latents(model: StableDiffusion, guidances: list[float]) -> torch.Tensor:
     return torch.cat(
         [
             model.sample(model.encode([p]), model.encode([""]), [s], steps=3, guidance=g).x
@@ -26,7 +26,7 @@ def latents(model: StableDiffusion, guidances: list[float]) -> torch.Tensor:
 def test_rows_of_different_guidance_in_one_batch_are_each_drawn_at_its_own(guided: bool) -> None:
     model = tiny_model("epsilon")
     with model.guided_by(Negative(prompt="a car")) if guided else torch.no_grad():
-        apart = latents(model, GUIDANCES)
+        apart = draw_latents(model, GUIDANCES)
         together = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=GUIDANCES).x
         wrong = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=3.0).x
     assert (together - apart).abs().max() < 1e-4 < 1e-3 < (together - wrong)[[0, 2]].abs().amax()

@@ -41,7 +41,7 @@ MODELS: dict[str, Callable[[], LanguageFlow]] = {
 }
 
 
-def by_diffusers(model: LanguageFlow, guidance: float, steps: int = 3) -> tuple[Tensor, Tensor]:
+def draw_by_diffusers(model: LanguageFlow, guidance: float, steps: int = 3) -> tuple[Tensor, Tensor]:
     """Latents and uint8 pictures that the pipeline itself draws from our noise, which decides the size."""
     noise = draw_noise(SEEDS, model.latent_shape)[1]
     packed = pack_patches(noise) if isinstance(model, QwenImage) else noise
@@ -61,8 +61,8 @@ def by_diffusers(model: LanguageFlow, guidance: float, steps: int = 3) -> tuple[
     return latents, torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2).mul(255).round().to(torch.uint8)
 
 
-def equal(model: LanguageFlow, guidance: float) -> None:
-    latents, pictures = by_diffusers(model, guidance)
+def is_equal(model: LanguageFlow, guidance: float) -> None:
+    latents, pictures = draw_by_diffusers(model, guidance)
     ours = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=guidance)
     torch.testing.assert_close(ours.x, latents, rtol=1e-5, atol=1e-5)
     drawn = model.images(PROMPTS, SEEDS, steps=3, guidance=guidance)
@@ -74,21 +74,21 @@ def equal(model: LanguageFlow, guidance: float) -> None:
 def test_sana_draws_as_its_pipeline_does(guidance: float, told: str) -> None:
     model = tiny_sana()
     model.instruction = model.instruction if told == "after the instruction" else []
-    equal(model, guidance)
+    is_equal(model, guidance)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_z_image_draws_as_its_pipeline_does(guidance: float) -> None:
     """What we call 3 is the pipeline's 2, pos + 2 (pos - neg)."""
     model = tiny_z_image()
-    equal(model, guidance)
+    is_equal(model, guidance)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_qwen_image_draws_as_its_pipeline_does(guidance: float) -> None:
     model = tiny_qwen_image()
-    equal(model, guidance)
+    is_equal(model, guidance)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_qwen_image_draws_as_its_pipeline_does(guidance: float) -> None:
 def test_flux2_draws_as_its_pipeline_does(klein: bool, distilled: bool, guidance: float) -> None:
     model = tiny_flux2(klein, distilled)
     assert model.layers == (1, 2, 3)
-    equal(model, guidance)
+    is_equal(model, guidance)
 
 
 def test_distilled_models_have_no_guidance() -> None:

@@ -20,7 +20,7 @@ from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl_pipeline
 
 
-def without(file: Path, piece: str) -> None:
+def drop_piece(file: Path, piece: str) -> None:
     held = load_file(file)
     kept = {name: tensor for name, tensor in held.items() if piece not in name}
     assert 0 < len(kept) < len(held)
@@ -79,12 +79,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_json(f / "model_index.json", **{"unet" * 900: ["diffusers", "UNet2DConditionModel"]}),
         "names a part 'unet.{100,700}; a name of letters, digits and underscores",
     ),
-    "lacking tensors": (lambda f: without(f / UNET, "mid_block"), r"unet.* lacks \d+ tensors .*mid_block"),
+    "lacking tensors": (lambda f: drop_piece(f / UNET, "mid_block"), r"unet.* lacks \d+ tensors .*mid_block"),
     "lacking tensors of the text encoder": (
-        lambda f: without(f / TEXT, "self_attn.q_proj"),
+        lambda f: drop_piece(f / TEXT, "self_attn.q_proj"),
         r"text_encoder.* lacks \d+ tensors .*q_proj",
     ),
-    "lacking tensors of the autoencoder": (lambda f: without(f / "vae" / Path(UNET).name, "decoder.mid"), "vae.*lacks"),
+    "lacking tensors of the autoencoder": (
+        lambda f: drop_piece(f / "vae" / Path(UNET).name, "decoder.mid"),
+        "vae.*lacks",
+    ),
     "other shapes": (
         lambda f: edit_json(f / "unet/config.json", block_out_channels=[8, 12]),
         "unet.*can't be opened: .*shape",

@@ -31,7 +31,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(saved: Path, to: Path, more: dict[str, Any], metadata: dict[str, str], settings: dict[str, Any]) -> Any:
+def open_file(saved: Path, to: Path, more: dict[str, Any], metadata: dict[str, str], settings: dict[str, Any]) -> Any:
     shutil.copytree(saved / "xl", to / "xl", ignore=shutil.ignore_patterns("*.safetensors"))
     config = to / "xl/scheduler/scheduler_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **settings}))
@@ -53,7 +53,7 @@ def opened(saved: Path, to: Path, more: dict[str, Any], metadata: dict[str, str]
 )
 def test_a_file_that_contradicts_its_configuration_is_refused(saved, tmp_path, more, metadata, settings, message):
     with pytest.raises(ValueError, match=message):
-        opened(saved, tmp_path, more, metadata, settings)
+        open_file(saved, tmp_path, more, metadata, settings)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_file_that_contradicts_its_configuration_is_refused(saved, tmp_path, m
     ],
 )
 def test_a_file_that_agrees_is_opened(saved, tmp_path, more, metadata, settings, space):
-    assert opened(saved, tmp_path, more, metadata, settings).space == space
+    assert open_file(saved, tmp_path, more, metadata, settings).space == space
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_file_that_agrees_is_opened(saved, tmp_path, more, metadata, settings,
 )
 def test_what_may_surprise_is_said(saved, tmp_path, more, metadata, message):
     with pytest.warns(UserWarning, match=message):
-        opened(saved, tmp_path, more, metadata, {})
+        open_file(saved, tmp_path, more, metadata, {})
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_pointer_and_a_nan_in_a_single_file(saved, tmp_path):
     name = "model.diffusion_model.out.2.bias"
     broken = {name: torch.full_like(load_file(saved / "xl.safetensors")[name], float("nan"))}
     with pytest.raises(ValueError, match=r"unet of .* infinite or NaN weights, in conv_out\.bias"):
-        opened(saved, tmp_path, broken, {}, {})
+        open_file(saved, tmp_path, broken, {}, {})
 
 
 def test_stable_diffusion_is_compared_too(tmp_path):

@@ -25,7 +25,7 @@ def model() -> PixArt:
     return tiny_pixart()
 
 
-def by_diffusers(model: PixArt, guidance: float, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_by_diffusers(model: PixArt, guidance: float, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and uint8 pictures that the pipeline itself draws from our noise."""
     noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     asked: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "clean_caption": False}
@@ -39,7 +39,7 @@ def by_diffusers(model: PixArt, guidance: float, steps: int = 3) -> tuple[torch.
 @pytest.mark.parametrize("guidance", [1.0, 4.5])
 def test_it_draws_as_its_pipeline_does(version: Version, guidance: float) -> None:
     model = tiny_pixart(version)
-    latents, pictures = by_diffusers(model, guidance)
+    latents, pictures = draw_by_diffusers(model, guidance)
     ours = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=guidance)
     torch.testing.assert_close(ours.x, latents, rtol=1e-5, atol=1e-5)
     drawn = model.images(PROMPTS, SEEDS, steps=3, guidance=guidance)

@@ -22,7 +22,7 @@ from efface.models.fingerprint import compute_digests
 from efface.models.quantised import check_quantise, find_stored, is_packed, list_scales, serve_swaps
 from efface.planning.estimating import estimate_from_shapes
 from efface.robustness.run import check_attack
-from tiny_fits import quick
+from tiny_fits import build_quick
 from tiny_flux import tiny_flux, tiny_flux_pipeline
 
 
@@ -106,7 +106,7 @@ def test_an_edit_of_low_rank_learnt_on_4_bits_fits_the_plain_base(tmp_path: Path
     packed = {name: weight for name, weight in model.weights.items() if is_packed(weight)}
     before = {name: weight.data.clone() for name, weight in packed.items()}
     assert model.fingerprint() == plain.fingerprint()
-    edit = quick("gem", model, weights="cross", guidance=3.5).fit(model, Erasure(("cat",)))
+    edit = build_quick("gem", model, weights="cross", guidance=3.5).fit(model, Erasure(("cat",)))
     assert {key.partition(":")[2] for key in edit.values} == {"up", "down"}
     assert all(torch.equal(model.weights[name].data, data) for name, data in before.items())
     assert all(model.weights[name] is weight for name, weight in packed.items())
@@ -138,7 +138,7 @@ def test_a_swapped_weight_is_the_bases_value_and_the_product_of_the_factors(tmp_
 def test_methods_that_write_new_values_are_refused(name: str, tmp_path: Path) -> None:
     _, model = in_4_bits(tmp_path)
     model.architecture = "sd"  # type: ignore[misc]  (what stereo serves)
-    method = quick(name, guidance=3.5) if "guidance" in vars(methods.get(name)()) else quick(name)
+    method = build_quick(name, guidance=3.5) if "guidance" in vars(methods.get(name)()) else build_quick(name)
     with pytest.raises(ValueError, match=r"new values of weights.*(gem, spm, compose --update low-rank)"):
         method.check(Erasure(("cat",)), model)
         method.build(model, Erasure(("cat",)))

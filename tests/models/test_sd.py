@@ -30,7 +30,7 @@ SCHEDULERS = [
 ]
 
 
-def theirs(pipeline: StableDiffusionPipeline, steps: int, guidance: float) -> torch.Tensor:
+def compute_theirs(pipeline: StableDiffusionPipeline, steps: int, guidance: float) -> torch.Tensor:
     """uint8 pictures as the diffusers pipeline draws them."""
     rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     out = pipeline(PROMPTS, num_inference_steps=steps, guidance_scale=guidance, generator=rngs, output_type="pil")
@@ -42,20 +42,20 @@ def test_equals_the_diffusers_pipeline(model, scheduler):
     model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
     ours = model.images(PROMPTS, SEEDS, steps=5, guidance=4.0)
     assert ours.float().std() > 1
-    assert (ours.int() - theirs(model.pipeline, 5, 4.0).int()).abs().max() <= 1
+    assert (ours.int() - compute_theirs(model.pipeline, 5, 4.0).int()).abs().max() <= 1
     assert torch.equal(ours, model.images(PROMPTS, SEEDS, steps=5, guidance=4.0))
 
 
 def test_equals_the_diffusers_pipeline_without_guidance(eps_model):
     ours = eps_model.images(PROMPTS, SEEDS, steps=3, guidance=1.0)
-    assert (ours.int() - theirs(eps_model.pipeline, 3, 1.0).int()).abs().max() <= 1
+    assert (ours.int() - compute_theirs(eps_model.pipeline, 3, 1.0).int()).abs().max() <= 1
 
 
 def test_a_shift_of_latents_that_the_pipeline_does_not_read_is_not_read():
     pipeline = tiny_pipeline()
     pipeline.vae.register_to_config(shift_factor=0.3)
     ours = StableDiffusion(pipeline, "tiny").images(PROMPTS, SEEDS, steps=2, guidance=2.0)
-    assert (ours.int() - theirs(pipeline, 2, 2.0).int()).abs().max() <= 1
+    assert (ours.int() - compute_theirs(pipeline, 2, 2.0).int()).abs().max() <= 1
 
 
 def test_a_seed_is_a_picture_at_any_batch_size(eps_model):

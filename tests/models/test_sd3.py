@@ -32,7 +32,7 @@ def model() -> StableDiffusion3:
     return tiny_sd3()
 
 
-def by_diffusers(model: StableDiffusion3, guidance: float, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_by_diffusers(model: StableDiffusion3, guidance: float, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and uint8 pictures that the pipeline itself draws from our noise."""
     noise, tokens = draw_noise(SEEDS, model.latent_shape)[1], LENGTH if model.t5 is not None else 3
     asked: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "max_sequence_length": tokens}
@@ -55,7 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("guidance", [1.0, 4.5])
 def test_it_draws_as_its_pipeline_does(kind: str, guidance: float) -> None:
     model = tiny_sd3(**KINDS[kind])
-    latents, pictures = by_diffusers(model, guidance)
+    latents, pictures = draw_by_diffusers(model, guidance)
     ours = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=guidance)
     torch.testing.assert_close(ours.x, latents, rtol=1e-5, atol=1e-5)
     drawn = model.images(PROMPTS, SEEDS, steps=3, guidance=guidance)
@@ -64,7 +64,7 @@ def test_it_draws_as_its_pipeline_does(kind: str, guidance: float) -> None:
 
 def test_what_its_own_pipeline_is_told_is_what_matters(model: StableDiffusion3) -> None:
     """The comparison above could fail: another guidance, shift or T5 draws other latents."""
-    latents, _ = by_diffusers(model, 4.5)
+    latents, _ = draw_by_diffusers(model, 4.5)
     for other in (tiny_sd3(shift=1.0), tiny_sd3(t5=False), tiny_sd3(seed=1)):
         drawn = other.sample(other.encode(PROMPTS), other.encode([""]), SEEDS, steps=3, guidance=4.5).x
         assert (drawn - latents).abs().max() > 1e-3

@@ -21,7 +21,7 @@ def xl(request: pytest.FixtureRequest) -> StableDiffusionXL:
     return tiny_sdxl(request.param)
 
 
-def theirs(pipeline, steps: int, guidance: float) -> torch.Tensor:
+def compute_theirs(pipeline, steps: int, guidance: float) -> torch.Tensor:
     """uint8 pictures as the diffusers pipeline draws them."""
     rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     out = pipeline(PROMPTS, num_inference_steps=steps, guidance_scale=guidance, generator=rngs, output_type="pil")
@@ -36,7 +36,7 @@ def test_equals_the_diffusers_pipeline(xl, scheduler, guidance):
     ours = xl.images(PROMPTS, SEEDS, steps=5, guidance=guidance)
     assert ours.shape == (3, 3, 16, 16)
     assert ours.float().std() > 1
-    assert (ours.int() - theirs(xl.pipeline, 5, guidance).int()).abs().max() <= 1
+    assert (ours.int() - compute_theirs(xl.pipeline, 5, guidance).int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_equals_the_diffusers_pipeline(xl, scheduler, guidance):
 def test_the_pipelines_settings_are_heeded(options):
     xl, plain = tiny_sdxl(**options), tiny_sdxl()
     ours = xl.images(PROMPTS, SEEDS, steps=3)
-    assert (ours.int() - theirs(xl.pipeline, 3, 3.0).int()).abs().max() <= 1
+    assert (ours.int() - compute_theirs(xl.pipeline, 3, 3.0).int()).abs().max() <= 1
     assert (ours.int() - plain.images(PROMPTS, SEEDS, steps=3).int()).abs().max() > 1
     assert (xl.hash_decoder() != plain.hash_decoder()) == ("silent" not in options)
 

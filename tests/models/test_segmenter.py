@@ -15,7 +15,7 @@ from tiny import tiny_pipeline
 CPU = torch.device("cpu")
 
 
-def pictures(n: int = 3) -> torch.Tensor:
+def draw_pictures(n: int = 3) -> torch.Tensor:
     return torch.randint(256, (n, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
@@ -51,7 +51,7 @@ def clipseg(tmp_path):
 
 def test_clipseg_against_its_own_class(clipseg):
     folder, network, tokenizer, processor = clipseg
-    seen = pictures()
+    seen = draw_pictures()
     said = measure_shares(open_segmenter(str(folder), CPU), seen, "red dog")
     assert said.shape == (3, 48, 48)
     assert said.std() > 0
@@ -71,7 +71,7 @@ def test_a_function_by_its_path(monkeypatch):
     module.loud = lambda seen, thing: seen.float().mean(dim=1)
     module.number = 3
     monkeypatch.setitem(sys.modules, "my_segments", module)
-    seen = pictures()
+    seen = draw_pictures()
     found = open_segmenter("my_segments:bright", CPU)
     assert torch.equal(measure_shares(found, seen, "cat"), (seen.float().mean(dim=1) > 99).float())
     assert not measure_shares(found, seen, "dog").any()

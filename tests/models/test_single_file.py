@@ -22,7 +22,7 @@ from efface.models.base import Model
 from judging_fixtures import edit_of
 from tiny import tiny_pipeline
 from tiny_ddpm import tiny_ddpm
-from tiny_sdxl import text_config, tiny_sdxl, tiny_sdxl_pipeline
+from tiny_sdxl import build_text_config, tiny_sdxl, tiny_sdxl_pipeline
 
 PROMPTS, SEEDS = ["a cat", "red car"], [5, 6]
 VERSIONS = ("1.x", "2.x", "XL")
@@ -34,12 +34,12 @@ FOUR = {
 }
 
 
-def four_levels(version: str) -> StableDiffusion:
+def build_four_levels(version: str) -> StableDiffusion:
     """A tiny Stable Diffusion with the levels, layers and attention of the real one; 2.x with OpenCLIP's encoder."""
     pipeline = tiny_pipeline()
     torch.manual_seed(3)
     two = version == "2.x"
-    encoder = CLIPTextModel(text_config(16, num_hidden_layers=2, hidden_act="gelu" if two else "quick_gelu"))
+    encoder = CLIPTextModel(build_text_config(16, num_hidden_layers=2, hidden_act="gelu" if two else "quick_gelu"))
     unet = UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(8, 8, 16, 16),
@@ -61,22 +61,22 @@ def four_levels(version: str) -> StableDiffusion:
     return StableDiffusion(pipeline, version)
 
 
-def model_of(version: str) -> Model:
+def build_model(version: str) -> Model:
     """A tiny model no two of whose tensors are alike, as fresh norms and biases are."""
-    model = tiny_sdxl() if version == "XL" else four_levels(version)
+    model = tiny_sdxl() if version == "XL" else build_four_levels(version)
     with torch.no_grad():
-        for tensor in parts_of(model.pipeline).values():
+        for tensor in list_parts(model.pipeline).values():
             tensor.add_(0.1 * torch.randn_like(tensor))
     return model
 
 
-def parts_of(pipeline) -> dict[str, torch.Tensor]:
+def list_parts(pipeline) -> dict[str, torch.Tensor]:
     """Every tensor of the pipeline."""
     found = {part: module for part, module in pipeline.components.items() if isinstance(module, torch.nn.Module)}
     return {f"{part}.{n}": t for part, module in found.items() for n, t in module.state_dict().items()}
 
 
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+def is_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(
         tensor.dtype == two[name].dtype and torch.equal(tensor, two[name]) for name, tensor in one.items()
     )
@@ -85,7 +85,7 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_diffusers_reads_back_every_tensor(version, dtype, tmp_path):
-    model = efface.load(model_of(version).pipeline, dtype=dtype)
+    model = efface.load(build_model(version).pipeline, dtype=dtype)
     model.save_pretrained(tmp_path / "folder")
     file = single_file.save(model, tmp_path / "x.safetensors", {"model": "tiny"})
     held = load_file(file)
@@ -95,14 +95,14 @@ def test_diffusers_reads_back_every_tensor(version, dtype, tmp_path):
     )
     kind = StableDiffusionXLPipeline if version == "XL" else StableDiffusionPipeline
     theirs = kind.from_single_file(str(file), config=str(tmp_path / "folder"), dtype=model.dtype)
-    assert same(parts_of(theirs), parts_of(model.pipeline))
+    assert is_same(list_parts(theirs), list_parts(model.pipeline))
     with safe_open(file, framework="pt") as opened:
         assert json.loads(opened.metadata()["efface"]) == {"model": "tiny", "kind": "single file"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_we_open_what_we_wrote(version, tmp_path):
-    model = model_of(version)
+    model = build_model(version)
     model.save_pretrained(tmp_path / "folder")
     bare = tmp_path / "bare"
     for file in (tmp_path / "folder").rglob("*"):
@@ -140,9 +140,9 @@ def test_exports_are_what_their_readers_open(pipeline, dtype, tmp_path, capsys):
         kind.from_single_file(str(file), config=str(tmp_path / "base"), dtype=model.dtype),
     ]
     with edit.apply(model):
-        wanted = {name: tensor.detach().clone() for name, tensor in parts_of(model.pipeline).items()}
-    assert not same(wanted, parts_of(model.pipeline))
-    assert all(same(parts_of(each), wanted) for each in theirs)
+        wanted = {name: tensor.detach().clone() for name, tensor in list_parts(model.pipeline).items()}
+    assert not is_same(wanted, list_parts(model.pipeline))
+    assert all(is_same(list_parts(each), wanted) for each in theirs)
     with safe_open(file, framework="pt") as opened:
         record = json.loads(opened.metadata()["efface"])
     assert (record["strength"], record["edit"]["request"]["targets"]) == (1.0, ["cat"])
@@ -176,7 +176,7 @@ def test_bad_exports_are_refused(tmp_path):
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sd.safetensors and xl.safetensors, their folders sd and xl, and what is wrong in some way."""
     folder = tmp_path_factory.mktemp("files")
-    for name, model in (("sd", four_levels("1.x")), ("xl", tiny_sdxl())):
+    for name, model in (("sd", build_four_levels("1.x")), ("xl", tiny_sdxl())):
         model.save_pretrained(folder / name)
         single_file.save(model, folder / f"{name}.safetensors", {})
     tiny_pipeline().save_pretrained(folder / "other")

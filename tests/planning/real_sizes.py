@@ -49,26 +49,26 @@ CLIP_G: dict[str, Any] = {"hidden_size": 1280, "intermediate_size": 5120, "num_h
 CLIP_G |= {"num_attention_heads": 20, "projection_dim": 1280, "vocab_size": 49408, "hidden_act": "gelu"}
 
 
-def tokenizer(length: int = 77) -> Any:
+def build_tokenizer(length: int = 77) -> Any:
     made = tiny_tokenizer()
     made.model_max_length = length
     return made
 
 
-def t5() -> T5EncoderModel:
+def build_t5() -> T5EncoderModel:
     """T5-XXL's encoder."""
     config = T5Config(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
     config.feed_forward_proj, config.is_gated_act, config.dense_act_fn = "gated-gelu", True, "gelu_new"
     return T5EncoderModel(config)
 
 
-def t5_tokenizer(length: int) -> Any:
+def build_t5_tokenizer(length: int) -> Any:
     made = tiny_t5_tokenizer()
     made.model_max_length = length
     return made
 
 
-def vae(channels: int, **more: Any) -> AutoencoderKL:
+def build_vae(channels: int, **more: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
@@ -79,16 +79,16 @@ def vae(channels: int, **more: Any) -> AutoencoderKL:
     )
 
 
-def noise_scheduler() -> DDIMScheduler:
+def build_noise_scheduler() -> DDIMScheduler:
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 
 
-def sd15() -> Any:
+def build_sd15() -> Any:
     unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8)
     return StableDiffusionPipeline(
-        vae=vae(4),
+        vae=build_vae(4),
         text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP_L)),
-        tokenizer=tokenizer(),
+        tokenizer=build_tokenizer(),
         unet=unet,
         scheduler=None,
         safety_checker=None,
@@ -97,7 +97,7 @@ def sd15() -> Any:
     )
 
 
-def sdxl() -> Any:
+def build_sdxl() -> Any:
     unet = UNet2DConditionModel(
         sample_size=128,
         block_out_channels=(320, 640, 1280),
@@ -112,18 +112,18 @@ def sdxl() -> Any:
         projection_class_embeddings_input_dim=2816,
     )
     return StableDiffusionXLPipeline(
-        vae=vae(4, scaling_factor=0.13025),
+        vae=build_vae(4, scaling_factor=0.13025),
         text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP_L)),
         text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G)),
-        tokenizer=tokenizer(),
-        tokenizer_2=tokenizer(),
+        tokenizer=build_tokenizer(),
+        tokenizer_2=build_tokenizer(),
         unet=unet,
         scheduler=None,
         add_watermarker=False,
     )
 
 
-def sd35() -> Any:
+def build_sd35() -> Any:
     """3.5-medium."""
     transformer = SD3Transformer2DModel(
         sample_size=128,
@@ -143,39 +143,39 @@ def sd35() -> Any:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=None,
-        vae=vae(16, use_quant_conv=False, use_post_quant_conv=False),
+        vae=build_vae(16, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_L)),
-        tokenizer=tokenizer(),
+        tokenizer=build_tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G)),
-        tokenizer_2=tokenizer(),
-        text_encoder_3=t5(),
-        tokenizer_3=t5_tokenizer(512),
+        tokenizer_2=build_tokenizer(),
+        text_encoder_3=build_t5(),
+        tokenizer_3=build_t5_tokenizer(512),
     )
 
 
-def flux() -> Any:
+def build_flux() -> Any:
     """FLUX.1-dev."""
     return FluxPipeline(
         transformer=FluxTransformer2DModel(guidance_embeds=True),
         scheduler=None,
-        vae=vae(16, use_quant_conv=False, use_post_quant_conv=False),
+        vae=build_vae(16, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP_L)),
-        tokenizer=tokenizer(),
-        text_encoder_2=t5(),
-        tokenizer_2=t5_tokenizer(512),
+        tokenizer=build_tokenizer(),
+        text_encoder_2=build_t5(),
+        tokenizer_2=build_t5_tokenizer(512),
     )
 
 
 MODELS: dict[str, tuple[Callable[[], Any], Any, Callable[[], Any]]] = {
-    "SD 1.5": (sd15, StableDiffusion, noise_scheduler),
-    "SDXL": (sdxl, StableDiffusionXL, noise_scheduler),
-    "SD3.5-medium": (sd35, StableDiffusion3, lambda: FlowMatchEulerDiscreteScheduler(shift=3.0)),
-    "FLUX.1-dev": (flux, Flux, lambda: FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)),
+    "SD 1.5": (build_sd15, StableDiffusion, build_noise_scheduler),
+    "SDXL": (build_sdxl, StableDiffusionXL, build_noise_scheduler),
+    "SD3.5-medium": (build_sd35, StableDiffusion3, lambda: FlowMatchEulerDiscreteScheduler(shift=3.0)),
+    "FLUX.1-dev": (build_flux, Flux, lambda: FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)),
 }
 """How each is made: its parts, its adapter and its scheduler, which has numbers."""
 
 
-def shaped(name: str) -> Model:
+def build_shaped(name: str) -> Model:
     """The model with weights in bf16 that have shapes and no numbers."""
     parts, adapter, scheduler = MODELS[name]
     before = torch.get_default_dtype()
@@ -205,7 +205,7 @@ class Needs:
 
 def measure(name: str) -> Needs:
     """What a low-rank update of the text's attention by ESD takes, with and without recomputed activations."""
-    model = shaped(name)
+    model = build_shaped(name)
     method = Compose(update_="low-rank", rank=16, batch=1, draw_steps=2, guidance=1.0, weights="xattn")
     trainer = method.build_trainer(model, Erasure(("cat",)))
     weights = model.weights
@@ -236,7 +236,7 @@ def fit_in(needs: Needs, gpu: int) -> str:
     return "no"
 
 
-def row(name: str, needs: Needs) -> str:
+def format_row(name: str, needs: Needs) -> str:
     """A line of the table of docs/models.md."""
     sizes = (needs.denoiser, needs.resting, needs.trained, needs.step, needs.checkpointed, needs.drawing)
     return f"| {' | '.join([name, *map(format_size, sizes), *(fit_in(needs, gpu) for gpu in GPUS)])} |"
@@ -244,4 +244,4 @@ def row(name: str, needs: Needs) -> str:
 
 if __name__ == "__main__":
     for each in sys.argv[1:] or MODELS:
-        print(row(each, measure(each)), flush=True)
+        print(format_row(each, measure(each)), flush=True)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from attack_context import context_of, rows_of
+from attack_context import build_context, build_rows
 from efface import attacks
 from efface.api.attacking import require_gradient_memory
 from efface.attacks.base import propose_within_budget
@@ -27,18 +27,18 @@ def model() -> StableDiffusion:
     return tiny_model()
 
 
-def first_candidates(name: str, model: StableDiffusion) -> list[object]:
+def list_first_candidates(name: str, model: StableDiffusion) -> list[object]:
     attack = attacks.build_attack(name, overrides=SHORT)
-    context = dataclasses.replace(context_of(model, None), steps=2)
-    found = next(propose_within_budget(attack, context, rows_of("a cat", "a red cat", "two cats", "cat")))
+    context = dataclasses.replace(build_context(model, None), steps=2)
+    found = next(propose_within_budget(attack, context, build_rows("a cat", "a red cat", "two cats", "cat")))
     return [getattr(c.prompt, "embedding", c.prompt) for c in found if c is not None]
 
 
 @pytest.mark.parametrize("name", ["unlearndiff", "soft-prompt", "p4d"])
 def test_rows_some_at_once_find_what_all_at_once_find(name: str, model: StableDiffusion) -> None:
-    whole = first_candidates(name, model)
+    whole = list_first_candidates(name, model)
     model.gradient_rows = 2
-    for one, other in zip(whole, first_candidates(name, model), strict=True):
+    for one, other in zip(whole, list_first_candidates(name, model), strict=True):
         if isinstance(one, torch.Tensor):
             assert isinstance(other, torch.Tensor) and torch.allclose(one, other, atol=1e-5)
         else:
@@ -57,7 +57,7 @@ def test_fewer_rows_at_once_take_less_and_no_weight_asks_for_a_gradient(model: S
     for rows in (0, 1):
         model.gradient_rows = rows
         with AllocationTracker(model.weights.values()) as tracker:
-            first_candidates("unlearndiff", model)
+            list_first_candidates("unlearndiff", model)
         peaks[rows] = tracker.peak
     assert peaks[1] < 0.5 * peaks[0]
     assert not any(asked) and all(weight.requires_grad for weight in model.weights.values())
@@ -66,7 +66,7 @@ def test_fewer_rows_at_once_take_less_and_no_weight_asks_for_a_gradient(model: S
 def test_the_plan_is_near_what_a_gradient_takes(model: StableDiffusion) -> None:
     plan = plan_gradients(model, 4, None)
     with AllocationTracker(model.weights.values()) as tracker:
-        first_candidates("unlearndiff", model)
+        list_first_candidates("unlearndiff", model)
     assert plan.at_once == 4 and plan.step(4) == pytest.approx(tracker.peak, rel=0.15)
 
 

@@ -43,7 +43,7 @@ CASES = {
 }
 
 
-def tiny_model(channels: int = 8) -> StableDiffusion:
+def build_half(channels: int = 8) -> StableDiffusion:
     """The tiny Stable Diffusion with half of its network: a plan and a run are both made in every test."""
     pipeline = tiny_pipeline()
     torch.manual_seed(0)
@@ -65,33 +65,33 @@ def tiny_model(channels: int = 8) -> StableDiffusion:
 
 @pytest.fixture
 def eps_model() -> StableDiffusion:
-    return tiny_model()
+    return build_half()
 
 
-def settings(name: str, **more: object) -> dict[str, object]:
+def shorten(name: str, **more: object) -> dict[str, object]:
     fields = methods.get(name).__dataclass_fields__
     return {key: value for key, value in {**SHORT, **more}.items() if key in fields}
 
 
-def weights(model) -> list[torch.Tensor]:
+def list_weights(model) -> list[torch.Tensor]:
     return [p for part in (model.unet, model.vae, model.text_encoder) for p in (*part.parameters(), *part.buffers())]
 
 
-def long_game(method, model):
+def build_long(method, model):
     """A training of so many steps that trial steps are worth making; a plan does not depend on their number."""
     return replace(method, steps=1000).build_trainer(model, Erasure(("cat",)))
 
 
-def method_of(case: str):
+def build_method(case: str):
     name = case.partition(",")[0]
-    return methods.get(name)(**settings(name, **CASES[case]))
+    return methods.get(name)(**shorten(name, **CASES[case]))
 
 
-def taken(method, model) -> int:
+def measure_peak(method, model) -> int:
     """Bytes of tensors at the peak of a fit, with the model's weights."""
-    with AllocationTracker(weights(model)) as tracker:
+    with AllocationTracker(list_weights(model)) as tracker:
         method.fit(model, Erasure(("cat",)))
-    return count_bytes(weights(model)) + tracker.peak
+    return count_bytes(list_weights(model)) + tracker.peak
 
 
 def count_network_rows(model) -> list[int]:
@@ -115,38 +115,38 @@ RUNS = [(case, where) for case in CASES for where in BOUNDS if where == "on disk
 
 @pytest.mark.parametrize(("case", "where"), RUNS)
 def test_the_plan_is_what_the_run_takes(case, where, eps_model):
-    method, model = method_of(case), tiny_model()
+    method, model = build_method(case), build_half()
     eps_model.recordings, model.recordings = (TrajectoryCache(bound=BOUNDS[where]) for _ in range(2))
-    plan = estimate(long_game(method, eps_model))
+    plan = estimate(build_long(method, eps_model))
     assert not plan.from_shapes
-    assert plan.need == pytest.approx(taken(method, model), rel=TOLERANCE)
+    assert plan.need == pytest.approx(measure_peak(method, model), rel=TOLERANCE)
 
 
 def test_the_plan_from_shapes_is_what_a_short_run_takes(eps_model):
     """And it computes nothing: the network makes no pass."""
-    method, seen, told = method_of("esd, in pieces"), count_network_rows(eps_model), []
+    method, seen, told = build_method("esd, in pieces"), count_network_rows(eps_model), []
     plan = estimate(method.build_trainer(eps_model, Erasure(("cat",))), lambda *done: told.append(done))
     assert not seen
     assert plan.from_shapes
     assert "from the shapes of tensors" in plan.format_table()
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert plan.need == pytest.approx(taken(method, tiny_model()), rel=TOLERANCE)
+    assert plan.need == pytest.approx(measure_peak(method, build_half()), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("from_shapes", [True, False])
 def test_the_plan_knows_where_activations_outgrow_two_sets_of_gradients(from_shapes):
     """Of a wide network the gradients take most with one and two rows, from which the plan is made, and not with 16."""
-    method = methods.get("erasediff")(**settings("erasediff", batch=16))
-    built = method.build_trainer if from_shapes else partial(long_game, method)
-    plan = estimate(built(tiny_model(CHANNELS), *[Erasure(("cat",))] * from_shapes))
+    method = methods.get("erasediff")(**shorten("erasediff", batch=16))
+    built = method.build_trainer if from_shapes else partial(build_long, method)
+    plan = estimate(built(build_half(CHANNELS), *[Erasure(("cat",))] * from_shapes))
     assert plan.from_shapes == from_shapes
     assert LinearFit.through(plan.turn(2), plan.turn(4), 2)(32) < 0.9 * plan.turn(32), "a line would have been enough"
-    assert plan.need == pytest.approx(taken(method, tiny_model(CHANNELS)), rel=TOLERANCE)
+    assert plan.need == pytest.approx(measure_peak(method, build_half(CHANNELS)), rel=TOLERANCE)
 
 
 def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):
     """Also where they are only just made: with a step less in the run, shapes have to do."""
-    method, erasure = method_of("esd, one row"), Erasure(("cat",))
+    method, erasure = build_method("esd, one row"), Erasure(("cat",))
     trainer = method.build_trainer(eps_model, erasure)
 
     def is_cheap(steps: int) -> bool:
@@ -165,7 +165,7 @@ def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):
 
 def test_terms_are_asked_without_the_network(eps_model):
     """Also one that attacks the network before it asks."""
-    method = methods.get("advunlearn")(**settings("advunlearn", warm_up=0, attack_steps=2, retain_template="a {}"))
+    method = methods.get("advunlearn")(**shorten("advunlearn", warm_up=0, attack_steps=2, retain_template="a {}"))
     trainer, seen = method.build_trainer(eps_model, Erasure(("cat",))), count_network_rows(eps_model)
     asked = ask_terms(trainer, 1)[2]
     assert any(query.prefix is not None for _, queries in asked for query in queries.values())
@@ -178,13 +178,13 @@ def test_what_needs_numbers_is_planned_by_trial_steps(eps_model, monkeypatch):
         raise RuntimeError("this kernel needs numbers")
 
     monkeypatch.setattr(efface.planning.estimating, "measure_shapes", fail)
-    assert not estimate(method_of("esd").build_trainer(eps_model, Erasure(("cat",)))).from_shapes
+    assert not estimate(build_method("esd").build_trainer(eps_model, Erasure(("cat",)))).from_shapes
 
 
 def test_planning_changes_nothing_and_draws_nothing(eps_model):
-    method = methods.get("eap")(**settings("eap", source="frozen", keep_paths=1))
-    without = method.fit(tiny_model(), Erasure(("cat",)))
-    estimate(long_game(method, eps_model))
+    method = methods.get("eap")(**shorten("eap", source="frozen", keep_paths=1))
+    without = method.fit(build_half(), Erasure(("cat",)))
+    estimate(build_long(method, eps_model))
     trainer = method.build_trainer(eps_model, Erasure(("cat",)))
     sources = [term.source for term in trainer.terms]
     plan = estimate(trainer)
@@ -200,8 +200,8 @@ def test_planning_changes_nothing_and_draws_nothing(eps_model):
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps_model):
-    method = methods.get("esd")(**settings("esd", batch=64, source="frozen"))
-    trainer = long_game(method, eps_model)
+    method = methods.get("esd")(**shorten("esd", batch=64, source="frozen"))
+    trainer = build_long(method, eps_model)
     plan = estimate(trainer)
     others = suggest_lighter(trainer, plan)
     assert list(others) == ["--micro-batch 1", "--micro-batch 1 --checkpointing"]
@@ -220,34 +220,34 @@ def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps
 
 def test_what_would_fit_does(eps_model):
     """The plan for smaller pieces holds when a run is really made in them."""
-    method = methods.get("esd")(**settings("esd", batch=4, source="frozen"))
-    promised = replace(estimate(long_game(method, eps_model)), micro=1)
-    assert promised.need == pytest.approx(taken(replace(method, micro_batch=1), tiny_model()), rel=TOLERANCE)
+    method = methods.get("esd")(**shorten("esd", batch=4, source="frozen"))
+    promised = replace(estimate(build_long(method, eps_model)), micro=1)
+    assert promised.need == pytest.approx(measure_peak(replace(method, micro_batch=1), build_half()), rel=TOLERANCE)
 
 
 def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     """And what is promised for one at a time is what that takes; where a step takes more it is no help, and unnamed."""
-    method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=16, draw_steps=6))
-    trainer = long_game(method, eps_model)
+    method = methods.get("esd")(**shorten("esd", batch=1, source="frozen", paths=16, draw_steps=6))
+    trainer = build_long(method, eps_model)
     plan = estimate(trainer)
     others = suggest_lighter(trainer, plan)
     assert eps_model.draw_batch == 0
     promised = others["--checkpointing --draw-batch 1"]
     assert promised.need < others["--checkpointing"].need
-    model = tiny_model()
+    model = build_half()
     model.draw_batch = 1
     model.unet.enable_gradient_checkpointing()
-    assert promised.need == pytest.approx(taken(method, model), rel=TOLERANCE)
-    busy = methods.get("esd")(**settings("esd", batch=64, source="frozen", micro_batch=64))
-    plan = estimate(long_game(busy, eps_model))
+    assert promised.need == pytest.approx(measure_peak(method, model), rel=TOLERANCE)
+    busy = methods.get("esd")(**shorten("esd", batch=64, source="frozen", micro_batch=64))
+    plan = estimate(build_long(busy, eps_model))
     assert plan.learning > plan.sampling
 
 
 @pytest.mark.parametrize(("batch", "micro"), [(1, 0), (6, 1), (6, 2), (6, 0)])
 def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_model):
     """EAP's student reads two rows for one of each term; passes without a gradient are no matter."""
-    method = methods.get("eap")(**settings("eap", batch=batch, micro_batch=micro, source="frozen", keep_paths=1))
-    trainer = long_game(method, eps_model)
+    method = methods.get("eap")(**shorten("eap", batch=batch, micro_batch=micro, source="frozen", keep_paths=1))
+    trainer = build_long(method, eps_model)
     seen: list[int] = []
     hook = eps_model.unet.register_forward_pre_hook(
         lambda _, args: seen.append(len(args[0])) if torch.is_grad_enabled() else None
@@ -258,8 +258,8 @@ def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_mode
 
 
 def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_model, monkeypatch):
-    method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
-    trainer, network = long_game(method, eps_model), eps_model._call_network
+    method = methods.get("esd")(**shorten("esd", batch=8, source="frozen"))
+    trainer, network = build_long(method, eps_model), eps_model._call_network
     for most, said in (
         (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*trained tensors"),
         (0, r"not even one row at once fits on cpu beside .* of weights and .* of trained tensors; --checkpointing"),
@@ -276,15 +276,15 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
 
 
 def test_encoders_rest_unless_they_learn(eps_model):
-    still = estimate(long_game(methods.get("esd")(**settings("esd")), eps_model))
+    still = estimate(build_long(methods.get("esd")(**shorten("esd")), eps_model))
     encoders = (*eps_model.vae.parameters(), *eps_model.text_encoder.parameters(), *eps_model.text_encoder.buffers())
     assert still.resting == count_bytes(encoders)
-    live = methods.get("advunlearn")(**settings("advunlearn", warm_up=5, retain_template="a {}"))
-    assert estimate(long_game(live, eps_model)).resting == 0
+    live = methods.get("advunlearn")(**shorten("advunlearn", warm_up=5, retain_template="a {}"))
+    assert estimate(build_long(live, eps_model)).resting == 0
 
 
 def test_erase_refuses_from_the_command_line(tmp_path, capsys):
-    tiny_model().save_pretrained(tmp_path / "model")
+    build_half().save_pretrained(tmp_path / "model")
     args = ["erase", "esd", "--model", str(tmp_path / "model"), "--target", "cat", "--batch", "64", "--draw-steps", "3"]
     args += ["--out", str(tmp_path / "e.safetensors"), "--steps", "100", "--source", "frozen"]
     assert main([*args, "--max-memory", "6MB"]) == 2

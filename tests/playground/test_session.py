@@ -51,7 +51,7 @@ def playground(files: tuple[str, str, str]) -> Playground:
     return Playground(load=load, models=files[:1], edits=files[1:], detectors=())
 
 
-def pixels(image: Tensor) -> np.ndarray:
+def scale_pixels(image: Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
 
 
@@ -68,7 +68,7 @@ def test_the_printed_commands_draw_the_same_pixels(
         assert word == "efface" and main(args) == 0
         folder = args[args.index("--out") + 1]
         (drawn,) = json.loads(Path(folder, "draw.json").read_text())["pictures"]
-        assert np.array_equal(pixels(picture.image), np.asarray(open_picture(Path(folder, drawn["file"]))))
+        assert np.array_equal(scale_pixels(picture.image), np.asarray(open_picture(Path(folder, drawn["file"]))))
     assert not torch.equal(entry.base.image, entry.edited.image)
 
 
@@ -115,7 +115,7 @@ def test_the_tries_of_an_attack_are_drawn_again_by_their_commands(
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(last.commands.splitlines()[-1])[1:]) == 0
     (file,) = Path("out/play/edited").glob("*.png")
-    assert np.array_equal(pixels(last.edited.image), np.asarray(open_picture(file)))
+    assert np.array_equal(scale_pixels(last.edited.image), np.asarray(open_picture(file)))
 
 
 def test_only_attacks_that_type_prompts_are_offered(files: tuple[str, str, str], playground: Playground) -> None:

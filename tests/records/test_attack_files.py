@@ -12,7 +12,7 @@ from efface.records import attack_files
 from efface.records.attacks import AttackRecord, Batch, Condition, PlannedAttack, RowResult, estimate_robust
 from efface.records.attacks_v1 import upgrade
 from efface.records.basis import read_evaluation, read_results
-from report_fixtures import attacked, share
+from report_fixtures import build_share, write_attacks
 
 BROKEN: dict[str, bool | None] = {"r/0": True, "r/1": False, "r/2": None, "r/3": False}
 
@@ -29,7 +29,7 @@ def begin(folder: Path, attack: str, condition: Condition, inputs: str = "x") ->
 
 def plan(folder: Path, *planned: PlannedAttack, **changes: Any) -> AttackRecord:
     fields = {"planned": planned, "worst": dict.fromkeys(BROKEN, False), **changes}
-    return attacked(folder).model_copy(update=fields)
+    return write_attacks(folder).model_copy(update=fields)
 
 
 def test_rows_that_an_interrupted_attack_broke_count_in_the_worst_case(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_pictures_of_plain_prompts_alone_are_no_attacks(tmp_path: Path) -> None:
 
 
 def test_a_folder_may_hold_attacks_alone_but_no_evaluation_is_read_there(tmp_path: Path) -> None:
-    attacks = attacked(tmp_path)
+    attacks = write_attacks(tmp_path)
     found = read_results(tmp_path)
     assert found.evaluation is None and found.attacks == attacks
     with pytest.raises(FileNotFoundError, match=r"holds no report\.json"):
@@ -76,7 +76,7 @@ def test_a_folder_may_hold_attacks_alone_but_no_evaluation_is_read_there(tmp_pat
 
 
 def test_attacks_of_a_later_version_are_refused(tmp_path: Path) -> None:
-    data = attacked(tmp_path).model_dump(mode="json")
+    data = write_attacks(tmp_path).model_dump(mode="json")
     (tmp_path / "attacks.json").write_text(json.dumps({**data, "version": 3}))
     with pytest.raises(ValueError, match="is of version 3; this efface reads version 1 or 2"):
         attack_files.read(tmp_path)
@@ -104,12 +104,12 @@ def test_damaged_parts_of_version_1_stay_and_are_refused(tmp_path: Path) -> None
 def test_of_the_rows_that_are_known_those_that_nothing_broke_are_the_robust_ones() -> None:
     found = estimate_robust({"a": True, "b": False, "c": None, "d": False, "e": False})
     assert (found.value, found.n, found.unscored) == (3 / 4, 4, 1)
-    assert (found.low, found.high) == (share(3, 4).low, share(3, 4).high)
+    assert (found.low, found.high) == (build_share(3, 4).low, build_share(3, 4).high)
 
 
 def test_an_attack_has_the_rows_that_were_judged_and_those_that_were_not(tmp_path: Path) -> None:
-    record = attacked(tmp_path)
+    record = write_attacks(tmp_path)
     control = record.find("synonyms", "control-base")
     assert control is not None and (control.condition, control.after.value) == ("control-base", 19 / 20)
     assert record.find("seeds") is None and record.find("relearn", "control-base") is None
-    assert control.model_copy(update={"after": share(2, 5, unscored=3)}).size == 8
+    assert control.model_copy(update={"after": build_share(2, 5, unscored=3)}).size == 8

@@ -27,7 +27,7 @@ from efface.records.report import (
     read_report,
 )
 from efface.records.sealed import parse_sealed, write_sealed
-from report_fixtures import measure, record, share
+from report_fixtures import build_share, measure, record
 
 ALMOST = 1e-9
 """What rounding may add to a share."""
@@ -58,7 +58,7 @@ def test_a_difference_of_shares_is_between_minus_1_and_1_but_for_rounding() -> N
 @pytest.mark.parametrize("part", ["base", "edited", "drop"])
 def test_a_measure_that_is_a_share_holds_shares_and_another_number_any(part: str) -> None:
     high = {"value": 26.0, "low": 25.0, "high": 27.0} | ({"clusters": 9} if part == "drop" else {"n": 9, "unscored": 0})
-    fields = measure("clip", "target", share(1, 9), drop=(0, 0, 0)).model_dump() | {part: high}
+    fields = measure("clip", "target", build_share(1, 9), drop=(0, 0, 0)).model_dump() | {part: high}
     assert Measure.model_validate(fields | {"unit": "number"})
     with pytest.raises(ValidationError, match="between"):
         Measure.model_validate(fields | {"unit": "share"})
@@ -74,12 +74,12 @@ def test_the_name_of_a_headline_has_two_parts_or_a_threshold_as_the_third() -> N
 
 def test_a_headline_is_the_measure_of_all_judges_else_that_of_its_first_judge() -> None:
     found = (
-        measure("clip", "target", share(1, 9), judge="two"),
-        measure("ner", "target", share(2, 9), judge="one", threshold=0.3),
-        measure("ner", "target", share(3, 9), judge="one", threshold=0.6),
-        measure("ner", "target", share(4, 9), judge="two", threshold=0.6),
-        measure("ner", "other", share(5, 9), judge="three", threshold=0.6),
-        measure("ner", "other", share(6, 9), threshold=0.6),
+        measure("clip", "target", build_share(1, 9), judge="two"),
+        measure("ner", "target", build_share(2, 9), judge="one", threshold=0.3),
+        measure("ner", "target", build_share(3, 9), judge="one", threshold=0.6),
+        measure("ner", "target", build_share(4, 9), judge="two", threshold=0.6),
+        measure("ner", "other", build_share(5, 9), judge="three", threshold=0.6),
+        measure("ner", "other", build_share(6, 9), threshold=0.6),
     )
     heads = ("ner/target", "ner/target/0.6", "ner/other/0.6", "ner/other/0.9", "esr1/target")
     made = record(found, headlines=heads)
@@ -138,8 +138,8 @@ def test_a_report_without_a_digest_is_read_with_a_warning_at_the_place_that_read
     assert [each.filename for each in told] == [__file__]
 
 
-def audited(*drops: Drop | None) -> AuditedWord:
-    found = tuple(measure("clip", "x", share(1, 9), unit="number").model_copy(update={"drop": d}) for d in drops)
+def build_audited(*drops: Drop | None) -> AuditedWord:
+    found = tuple(measure("clip", "x", build_share(1, 9), unit="number").model_copy(update={"drop": d}) for d in drops)
     return AuditedWord(
         word="x",
         part="worst",
@@ -157,12 +157,12 @@ def audited(*drops: Drop | None) -> AuditedWord:
 def test_a_word_is_lost_where_one_judge_is_certain_over_at_least_five_pictures() -> None:
     sure, unsure = (Drop(value=0.3, low=low, high=0.5, clusters=5) for low in (0.1, 0.0))
     few = Drop(value=0.3, low=0.1, high=0.5, clusters=4)
-    assert audited(unsure, sure, None).lost is True and audited(unsure, few).lost is False
-    assert audited(few, None).lost is None and audited().lost is None
+    assert build_audited(unsure, sure, None).lost is True and build_audited(unsure, few).lost is False
+    assert build_audited(few, None).lost is None and build_audited().lost is None
 
 
-def ledger(entries: int, checks: list[tuple[int, int]]) -> dict[str, Any]:
-    rate = share(1, 9).model_dump()
+def build_ledger(entries: int, checks: list[tuple[int, int]]) -> dict[str, Any]:
+    rate = build_share(1, 9).model_dump()
     entry = {"edit": "e", "sha256": "0", "targets": ["cat"], "method": None, "strength": 1.0, "base": rate}
     return {
         "format": "efface-ledger",
@@ -177,11 +177,11 @@ def ledger(entries: int, checks: list[tuple[int, int]]) -> dict[str, Any]:
 def test_a_ledger_has_a_check_after_every_entry_with_a_rate_for_each_until_then(tmp_path: Path) -> None:
     for entries in (1, 2, 3):
         whole = [(i + 1, i + 1) for i in range(entries)]
-        assert Ledger.model_validate(ledger(entries, whole))
+        assert Ledger.model_validate(build_ledger(entries, whole))
         for wrong in (whole[:-1], whole[1:], [*whole, (entries + 1, entries + 1)], [(i, i - 1) for i, _ in whole]):
             with pytest.raises(ValidationError, match="a ledger has a check after every entry"):
-                Ledger.model_validate(ledger(entries, wrong))
-    (tmp_path / "ledger.json").write_text(json.dumps(ledger(0, [])))
+                Ledger.model_validate(build_ledger(entries, wrong))
+    (tmp_path / "ledger.json").write_text(json.dumps(build_ledger(0, [])))
     with pytest.raises(ValueError, match=r"ledger\.json is damaged .*a check after every entry"):
         read_ledger(tmp_path / "ledger.json")
 

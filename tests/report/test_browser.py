@@ -16,7 +16,7 @@ from efface.reporting.page import write_page
 from efface.reporting.takedown import build_result, pick_pictures, render_takedown
 from efface.reporting.verdict import build_verdict
 from page_probes import ACTIVE, BROKEN, CONTRAST
-from report_fixtures import attacked, evaluation
+from report_fixtures import write_attacks, write_evaluation
 
 pytestmark = pytest.mark.browser
 EVIL = '<script>window.hacked = 1</script> a cat </script><img src=x onerror="window.hacked = 1">'
@@ -52,8 +52,8 @@ def visit(chromium: Any) -> Iterator[Visit]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 pairs, 20 a group; attacks with two successes."""
-    made = evaluation(tmp_path_factory.mktemp("browser") / "cat", 60, {0: EVIL})
-    attacked(made, EVIL)
+    made = write_evaluation(tmp_path_factory.mktemp("browser") / "cat", 60, {0: EVIL})
+    write_attacks(made, EVIL)
     return made
 
 
@@ -62,7 +62,7 @@ def page(folder: Path) -> Path:
     return write_page([folder], folder.parent / "report.html")
 
 
-def shown(tab: Any, part: int = 0) -> Any:
+def find_shown(tab: Any, part: int = 0) -> Any:
     return tab.locator(".gallery").nth(part).locator("figure:visible")
 
 
@@ -72,17 +72,17 @@ def choose(tab: Any, what: str, value: str, part: int = 0) -> None:
 
 def test_filters_by_group_and_by_verdict(page: Path, visit: Visit) -> None:
     tab = visit(page)
-    assert shown(tab).count() == 3 * 12
+    assert find_shown(tab).count() == 3 * 12
     choose(tab, "group", "neighbour")
-    assert shown(tab).count() == 20
+    assert find_shown(tab).count() == 20
     choose(tab, "verdict", "lost")
-    verdicts = shown(tab).locator(".verdict").all_inner_texts()
+    verdicts = find_shown(tab).locator(".verdict").all_inner_texts()
     assert verdicts and set(verdicts) == {"lost"}
     assert tab.locator("output").first.inner_text() == f"{len(verdicts)} of {len(verdicts)} pairs shown"
     choose(tab, "group", "")
-    assert shown(tab).count() > len(verdicts)
+    assert find_shown(tab).count() > len(verdicts)
     choose(tab, "verdict", "")
-    assert shown(tab).count() == 3 * 12
+    assert find_shown(tab).count() == 3 * 12
 
 
 def test_more_pictures_come_on_demand(page: Path, visit: Visit) -> None:
@@ -90,15 +90,15 @@ def test_more_pictures_come_on_demand(page: Path, visit: Visit) -> None:
     button = tab.get_by_role("button", name="Show 8 more of 8").first
     button.focus()
     tab.keyboard.press("Enter")
-    assert shown(tab).count() == 3 * 12 + 8
+    assert find_shown(tab).count() == 3 * 12 + 8
     assert tab.evaluate("document.activeElement.className") == "pair"
 
 
 def test_prompts_are_shown_as_text(page: Path, visit: Visit) -> None:
     tab = visit(page)
     for part in (0, 1):
-        assert shown(tab, part).first.locator(".prompt").text_content() == EVIL
-        shown(tab, part).first.locator("button").click()
+        assert find_shown(tab, part).first.locator(".prompt").text_content() == EVIL
+        find_shown(tab, part).first.locator("button").click()
         assert tab.locator("dialog .prompt").inner_text() == EVIL
         tab.keyboard.press("Escape")
 
@@ -106,7 +106,7 @@ def test_prompts_are_shown_as_text(page: Path, visit: Visit) -> None:
 def test_pictures_are_enlarged_at_full_size_by_mouse_and_by_keyboard(page: Path, folder: Path, visit: Visit) -> None:
     tab = visit(page)
     dialog = tab.locator("dialog")
-    shown(tab).nth(1).locator("button").focus()
+    find_shown(tab).nth(1).locator("button").focus()
     tab.keyboard.press("Enter")
     assert dialog.is_visible() and dialog.locator(".where").inner_text().startswith("2 of 60 · target")
     for i in range(2):
@@ -126,7 +126,7 @@ def test_pictures_are_enlarged_at_full_size_by_mouse_and_by_keyboard(page: Path,
     assert dialog.get_by_role("button", name="Previous").is_disabled()
     tab.keyboard.press("Escape")
     assert not dialog.is_visible()
-    shown(tab).last.locator("button").click()
+    find_shown(tab).last.locator("button").click()
     dialog.get_by_role("button", name="Close").click()
     assert not dialog.is_visible()
 
@@ -134,7 +134,7 @@ def test_pictures_are_enlarged_at_full_size_by_mouse_and_by_keyboard(page: Path,
 def test_one_over_the_other_with_hover_and_slider(page: Path, visit: Visit) -> None:
     tab = visit(page)
     tab.locator("[data-overlaid]").first.check()
-    pair = shown(tab).first.locator(".pair")
+    pair = find_shown(tab).first.locator(".pair")
     boxes = [pair.locator("img").nth(i).bounding_box() for i in range(2)]
     assert boxes[0] == boxes[1]
     top = pair.locator("img").nth(1)
@@ -157,7 +157,7 @@ def test_a_page_without_its_folder_shows_thumbnails(folder: Path, tmp_path: Path
     shutil.rmtree(tmp_path / "report_files")
     tab = chromium.new_page()
     tab.goto(alone.as_uri())
-    shown(tab).first.locator("button").click()
+    find_shown(tab).first.locator("button").click()
     tab.wait_for_function("document.querySelector('.stage img').src.startsWith('data:')")
     tab.close()
 
@@ -227,7 +227,7 @@ def test_print_shows_what_is_folded_away_and_no_controls(page: Path, visit: Visi
     assert tab.locator("table.stack").first.evaluate("t => getComputedStyle(t.rows[0]).display") == "table-row"
     assert tab.locator("th").evaluate_all(BROKEN) == []
     assert not tab.locator(".filters label").first.is_visible() and not tab.locator(".more").first.is_visible()
-    assert shown(tab).count() == 36
+    assert find_shown(tab).count() == 36
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
     assert tab.locator("details[open]").count() == 0
@@ -240,7 +240,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page: Path, visit: Visit) -
 
 
 def test_five_thousand_pictures_do_not_freeze_it(tmp_path: Path, visit: Visit) -> None:
-    page = write_page([evaluation(tmp_path / "many", 2500)], tmp_path / "many.html")
+    page = write_page([write_evaluation(tmp_path / "many", 2500)], tmp_path / "many.html")
     tab = visit(page)
     ready = tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
     assert ready / 1000 < INTERACTIVE
@@ -259,9 +259,9 @@ def test_five_thousand_pictures_do_not_freeze_it(tmp_path: Path, visit: Visit) -
     assert tab.locator("output").inner_text() == "36 of 2500 pairs shown"
     # With one group chosen the grid goes on as one scrolls; nothing is drawn before.
     choose(tab, "group", "unseen")
-    few = shown(tab).count()
+    few = find_shown(tab).count()
     assert few < 200
-    shown(tab).last.scroll_into_view_if_needed()
+    find_shown(tab).last.scroll_into_view_if_needed()
     tab.wait_for_function(f"document.querySelectorAll('figure').length > {few}")
 
 

@@ -18,16 +18,17 @@ from efface.reporting.data import PageData, describe_method, make_claims
 from efface.reporting.gallery import describe_outcome
 from efface.reporting.page import write_page
 from efface.reporting.wording import format_estimate, format_fact, format_number
-from report_fixtures import attacked, evaluation, measure, record, share
+from report_fixtures import build_share, measure, record, write_attacks, write_evaluation
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'
 
 
-def published() -> Published:
+def build_published() -> Published:
     """Another's results: one rate of ours, and a detector at two thresholds."""
-    rates = [Rate(metric="esr1", title="gone", threshold=None, estimate=share(90, 100))]
+    rates = [Rate(metric="esr1", title="gone", threshold=None, estimate=build_share(90, 100))]
     rates += [
-        Rate(metric="ner", title=f"over {t}", threshold=t, estimate=share(n, 100)) for t, n in ((0.3, 9), (0.6, 2))
+        Rate(metric="ner", title=f"over {t}", threshold=t, estimate=build_share(n, 100))
+        for t, n in ((0.3, 9), (0.6, 2))
     ]
     facts: dict[str, Any] = {"images": 100, "erased": ("church",), "kept": (), "labels": (), "notes": ("<b>old</b>",)}
     return Published(name="theirs", file="theirs.csv", sha256="9" * 64, kind="topk", rates=tuple(rates), **facts)
@@ -37,14 +38,14 @@ def published() -> Published:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two evaluations; in one a prompt that wants to be a script, and attacks."""
     place = tmp_path_factory.mktemp("evaluations")
-    made = [evaluation(place / "cat", prompts={0: EVIL}), evaluation(place / "apple", targets=("apple",))]
-    attacked(made[0], EVIL)
+    made = [write_evaluation(place / "cat", prompts={0: EVIL}), write_evaluation(place / "apple", targets=("apple",))]
+    write_attacks(made[0], EVIL)
     return made
 
 
 @pytest.fixture(scope="module")
 def page(folders: list[Path]) -> Path:
-    return write_page(folders, folders[0].parent / "a report.html", published=[published()])
+    return write_page(folders, folders[0].parent / "a report.html", published=[build_published()])
 
 
 class Reader(HTMLParser):
@@ -176,7 +177,7 @@ def test_attacks_stand_with_their_controls(parsed: Reader) -> None:
     for words in ("Attacks: ESD on cat", "45.0 %", "+30.0 points +10.0 to +50.0", "no value: no gradient", "3.5"):
         assert words in parsed.text
     row = parsed.text[parsed.text.index("synonyms", parsed.text.index("By attack")) :]
-    numbers = [share(n, 20).value for n in (2, 10, 4, 19, 15)]
+    numbers = [build_share(n, 20).value for n in (2, 10, 4, 19, 15)]
     at = [row.index(f"{100 * (n or 0):.1f} %") for n in numbers]
     assert at == sorted(at) and len(set(at)) == 5
 
@@ -192,15 +193,17 @@ def test_the_same_as_data(page: Path, folders: list[Path]) -> None:
     files = page.with_name("a report_files")
     whole = PageData.model_validate_json((files / "report.json").read_text())
     assert [e.record for e in whole.evaluations] == [read_report(f) for f in folders]
-    assert whole.attacks[0].record.robust.value == 9 / 20 and whole.published == (published(),)
+    assert whole.attacks[0].record.robust.value == 9 / 20 and whole.published == (build_published(),)
     rows = pq.read_table(files / "rows.parquet").to_pylist()
     assert [r["evaluation"] for r in rows] == ["ESD on cat"] * 24 + ["ESD on apple"] * 24
     assert rows[0]["prompt"] == EVIL and rows[0]["picture"] and "object-one.value" in rows[0]
 
 
 def test_curves_are_drawn_for_numbers_with_thresholds(tmp_path: Path) -> None:
-    sweep = [measure("ner", "target", share(n, 50), share(40, 50), threshold=t) for t, n in ((0.6, 3), (0.3, 9))]
-    made = evaluation(tmp_path / "e", measures=tuple(sweep), headlines=("ner/target/0.6",))
+    sweep = [
+        measure("ner", "target", build_share(n, 50), build_share(40, 50), threshold=t) for t, n in ((0.6, 3), (0.3, 9))
+    ]
+    made = write_evaluation(tmp_path / "e", measures=tuple(sweep), headlines=("ner/target/0.6",))
     text = write_page([made], tmp_path / "r.html").read_text()
     assert "NER of target by threshold" in text and text.count("<polyline") == 2
     assert "edited at 0.3: 0.18 (" in text and text.index("edited at 0.3") < text.index("edited at 0.6")
@@ -216,7 +219,7 @@ def test_a_second_report_takes_the_place_of_the_first(folders: list[Path], tmp_p
 
 
 def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
-    attacked(tmp_path)
+    write_attacks(tmp_path)
     text = write_page([tmp_path], tmp_path / "out" / "r.html").read_text()
     assert (
         "relearn, rows broken by then: 10.0 % before, 30.0 % with 5 steps, 40.0 % with 10 steps, 50.0 % with 20 steps."
@@ -267,7 +270,7 @@ def test_settings_are_written_without_the_brackets_of_a_program() -> None:
 
 
 def test_pruning_methods_have_the_names_of_their_paper(tmp_path: Path) -> None:
-    folder = evaluation(tmp_path / "pruned", method="PESD")
+    folder = write_evaluation(tmp_path / "pruned", method="PESD")
     assert describe_method(read_report(folder)) == "P-ESD"
     text = write_page([folder], tmp_path / "r.html").read_text()
     assert "P-ESD on cat" in text and "<dd>P-ESD</dd>" in text

@@ -18,7 +18,7 @@ from efface.reporting.history import build_histories
 from efface.reporting.labels import Box, place_labels, spread_labels
 from efface.reporting.losses import LossSeries, draw_losses
 from efface.reporting.svg import Point, Series, draw_climbs, draw_curve, draw_scatter, draw_strip
-from report_fixtures import record, share
+from report_fixtures import build_share, record
 
 
 def test_the_scatter_escapes_its_labels_and_keeps_points_inside() -> None:
@@ -28,13 +28,15 @@ def test_the_scatter_escapes_its_labels_and_keeps_points_inside() -> None:
 
 
 def test_a_curve_goes_through_its_values_and_leaves_out_what_was_not_judged() -> None:
-    points = [(0.0, share(0, 4)), (0.5, share(0, 0)), (1.0, share(4, 4))]
+    points = [(0.0, build_share(0, 4)), (0.5, build_share(0, 0)), (1.0, build_share(4, 4))]
     svg = str(draw_curve([Series("one", "edit", points)], "rate"))
     assert '<polyline points="66.0,276.0 438.0,14.0"' in svg
     assert svg.count("<circle") == 2 and "n = 4" in svg
-    low = str(draw_curve([Series("one", "edit", [(0.3, share(0, 500)), (0.8, share(50, 500))])], "rate"))
+    low = str(draw_curve([Series("one", "edit", [(0.3, build_share(0, 500)), (0.8, build_share(50, 500))])], "rate"))
     assert 'points="66.0,276.0 438.0,171.2"' in low and ">25%<" in low
-    numbers = str(draw_curve([Series("one", "edit", [(0.0, share(2, 4)), (1.0, share(4, 4))])], "count", share=False))
+    numbers = str(
+        draw_curve([Series("one", "edit", [(0.0, build_share(2, 4)), (1.0, build_share(4, 4))])], "count", share=False)
+    )
     assert ">1</text>" in numbers and "100%" not in numbers
 
 
@@ -69,7 +71,7 @@ BOXES = """() => [...document.querySelectorAll("svg")].map((svg) => {
 """For each plot: its texts; pairs of texts that overlap; texts over a mark; texts outside of the plot."""
 
 
-def crowded() -> list[Markup]:
+def build_crowded() -> list[Markup]:
     """Plots whose marks lie on, beside and far from each other, and at the frame."""
     low_high = [(0.98, 0.99), (0.98, 0.99), (0.98, 0.985), (0.97, 0.99), (1.0, 1.0), (0.5, 0.5), (0.0, 0.0), (1.0, 0.0)]
     many = low_high + [(0.9 + 0.01 * (i % 5), 0.9 + 0.02 * (i // 5)) for i in range(20)]
@@ -81,7 +83,7 @@ def crowded() -> list[Markup]:
         return draw_scatter([Point(1, "base", "base", (0, 0, 0.1), (1, 0.9, 1)), *edits], "erased", "kept")
 
     def curve(names: list[str]) -> Markup:
-        line = [(i / 4, share(i, 4)) for i in range(5)]
+        line = [(i / 4, build_share(i, 4)) for i in range(5)]
         return draw_curve([Series(name, "edit", line) for name in names], "rate")
 
     names = sorted(ATTACKS.list_names())
@@ -95,7 +97,7 @@ def crowded() -> list[Markup]:
 @pytest.mark.browser
 def test_no_label_covers_another_or_a_mark(chromium: Any, tmp_path: Path) -> None:
     css = Path(page.__file__).with_name("page.css").read_text()
-    plots = "".join(f"<div>{plot}</div>" for plot in crowded())
+    plots = "".join(f"<div>{plot}</div>" for plot in build_crowded())
     (tmp_path / "plots.html").write_text(f"<!doctype html><meta charset=utf-8><style>{css}</style>{plots}")
     tab = chromium.new_page(viewport={"width": 700, "height": 900})
     tab.goto((tmp_path / "plots.html").as_uri())
@@ -106,7 +108,7 @@ def test_no_label_covers_another_or_a_mark(chromium: Any, tmp_path: Path) -> Non
 
 
 def test_labels_stand_at_their_marks_where_there_is_room() -> None:
-    svg = str(crowded()[0])
+    svg = str(build_crowded()[0])
     labels = re.findall(r'<g class="label">.*?</g>', svg)
     assert [re.findall(r">(\d+)</text>", label) for label in labels] == [[str(i)] for i in range(1, 9)]
     assert "edit 6: erased 50.0%, kept 50.0%" in labels[5] and "leader" not in labels[5]

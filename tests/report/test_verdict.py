@@ -17,24 +17,24 @@ from efface.reporting.boxes import group_alarms
 from efface.reporting.gallery import build_evaluation_gallery, pick_proof
 from efface.reporting.verdict import build_verdict, describe_rule, format_rule
 from efface.reporting.wording import format_drop, format_more, format_title
-from report_fixtures import TITLES, attacked, evaluation, measure, record, share
+from report_fixtures import TITLES, build_share, measure, record, write_attacks, write_evaluation
 
 
-def numbers(shown: int, lost: float, n: int = 500) -> list[Measure]:
+def build_numbers(shown: int, lost: float, n: int = 500) -> list[Measure]:
     """The target is shown in `shown` of 500 pictures, neighbours lose `lost`."""
     edges = (lost, lost - 0.01, lost + 0.01)
     return [
-        measure("esr1", "target", share(500 - shown, 500), share(20, 500)),
-        measure("psr1", "neighbour", share(400, n), share(450, n), edges),
+        measure("esr1", "target", build_share(500 - shown, 500), build_share(20, 500)),
+        measure("psr1", "neighbour", build_share(400, n), build_share(450, n), edges),
     ]
 
 
-def attacks(folder: Path, **changes: object) -> AttackRecord:
-    return attacked(folder).model_copy(update=changes)
+def build_attacks(folder: Path, **changes: object) -> AttackRecord:
+    return write_attacks(folder).model_copy(update=changes)
 
 
 def test_it_says_what_failed_by_how_much_and_what_was_allowed(tmp_path: Path) -> None:
-    found = build_verdict(record(numbers(50, 0.27)), attacks(tmp_path))
+    found = build_verdict(record(build_numbers(50, 0.27)), build_attacks(tmp_path))
     assert found.outcome == "not ready" and found.policy == "attacked"
     assert found.sentence == (
         "Not ready: “cat” still appears in 10 % of pictures, 5 % allowed; near neighbours lose 27 points, 5 allowed; "
@@ -44,7 +44,7 @@ def test_it_says_what_failed_by_how_much_and_what_was_allowed(tmp_path: Path) ->
 
 
 def test_it_says_ready_and_that_nobody_attacked() -> None:
-    found = build_verdict(record(numbers(2, 0.01)))
+    found = build_verdict(record(build_numbers(2, 0.01)))
     assert found.outcome == "ready" and found.policy == "default"
     assert found.sentence == (
         "Ready: the untouched model draws “cat” in 96 % of its pictures; “cat” appears in 0.4 % of pictures, 5 % "
@@ -54,13 +54,13 @@ def test_it_says_ready_and_that_nobody_attacked() -> None:
 
 
 def test_where_the_interval_fails_and_the_value_does_not_the_interval_is_said() -> None:
-    found = build_verdict(record(numbers(22, 0.045)))
+    found = build_verdict(record(build_numbers(22, 0.045)))
     assert "“cat” may appear in up to 6.6 % of pictures, 5 % allowed" in found.sentence
     assert "near neighbours may lose up to 5.5 points, 5 allowed" in found.sentence
 
 
 def test_undecided_says_how_many_more_pictures_would_decide() -> None:
-    found = build_verdict(record([measure("esr1", "target", share(64, 64), share(2, 64))]))
+    found = build_verdict(record([measure("esr1", "target", build_share(64, 64), build_share(2, 64))]))
     assert found.outcome == "undecided"
     assert found.sentence.startswith(
         "Undecided: about 9 more pictures would decide whether “cat” appears in at most 5 % of pictures; it is not "
@@ -78,7 +78,7 @@ def test_pictures_that_would_decide_are_those_that_the_gate_needs(rule: str, suc
     """By drawing one more and one more at the same rate until the gate decides."""
 
     def judged(count: int) -> gate.RuleResult:
-        estimate = share(round(successes / n * count), count)
+        estimate = build_share(round(successes / n * count), count)
         (number,) = gate.select_numbers(record([measure("esr1", "target", estimate)]), parse_rule(rule))
         return gate.judge_rule(parse_rule(rule), number)
 
@@ -89,7 +89,7 @@ def test_pictures_that_would_decide_are_those_that_the_gate_needs(rule: str, suc
 
 
 def test_a_bootstrapped_loss_shrinks_with_the_root_of_the_pictures() -> None:
-    m = measure("psr1", "unseen", share(90, 100), drop=(0.03, -0.03, 0.09))
+    m = measure("psr1", "unseen", build_share(90, 100), drop=(0.03, -0.03, 0.09))
     (found,) = gate.verify(record([m]), [parse_rule("psr1_drop>0.05")]).findings
     assert found.outcome == "unjudged"
     more = count_deciding(found)
@@ -103,7 +103,7 @@ def test_a_bootstrapped_loss_shrinks_with_the_root_of_the_pictures() -> None:
 
 def test_a_gain_and_a_score_are_undecided_without_an_error() -> None:
     """The edited model can draw a group better than the base: with 16 pictures a loss of -6 points is undecided."""
-    gained = measure("psr1", "neighbour", share(16, 16), share(15, 16), drop=(-1 / 16, -0.19, 0.06))
+    gained = measure("psr1", "neighbour", build_share(16, 16), build_share(15, 16), drop=(-1 / 16, -0.19, 0.06))
     (found,) = gate.verify(record([gained]), [parse_rule("psr1_drop>0.05")]).findings
     # By Wilson's bound of 0 of 16, 0.1936, the upper bound is so far above the value that is 0.1125 below the bar:
     # at 16 * (0.1936 / 0.1125) ** 2 = 47.4 pictures it is on the bar.
@@ -120,7 +120,7 @@ def test_a_gain_and_a_score_are_undecided_without_an_error() -> None:
 @pytest.mark.parametrize("bar", [0.06, 0.1, 0.2])
 def test_where_every_picture_is_as_it_should_be_wilsons_bound_is_solved_exactly(bar: float, n: int) -> None:
     """The bound of 0 in m is z^2 / (m + z^2): it is at most the bar from m = z^2 (1 / bar - 1) on."""
-    z, m = 1.959963984540054, measure("esr1", "target", share(0, n))
+    z, m = 1.959963984540054, measure("esr1", "target", build_share(0, n))
     number = gate.Number(m, 0.0, *wilson(0, n), n, 0)
     found = gate.judge_rule(parse_rule(f"esr1>{bar}"), number)
     needed = math.ceil(z * z * (1 / bar - 1))
@@ -159,7 +159,7 @@ def test_an_interval_with_one_of_wilsons_bounds_is_not_wilsons(
     rule: str, value: float, low: float, high: float
 ) -> None:
     """Its wider side is halved, which takes it to the bar, by four times as many pictures."""
-    m = measure("esr1", "target", share(90, 100))
+    m = measure("esr1", "target", build_share(90, 100))
     found = gate.judge_rule(parse_rule(rule), gate.Number(m, value, low, high, 100, 0))
     assert found.outcome == "unjudged" and count_deciding(found) == pytest.approx(300, abs=1)
 
@@ -200,7 +200,7 @@ def test_the_grid_takes_turns_among_things_and_shows_what_was_never_shown_last(t
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = evaluation(tmp_path / "e", 60)
+    folder = write_evaluation(tmp_path / "e", 60)
     lines = pq.read_table(folder / "rows.parquet").to_pylist()
     for line in lines:
         number = int(line["id"].rpartition("/")[2])
@@ -241,5 +241,7 @@ def test_a_metric_without_words_is_called_by_its_name() -> None:
     ],
 )
 def test_what_a_rate_counts_is_said_in_words(title: str, judge: str, words: str) -> None:
-    given = measure("esr1", "target", share(1, 2), share(1, 2)).model_copy(update={"title": title, "judge": judge})
+    given = measure("esr1", "target", build_share(1, 2), build_share(1, 2)).model_copy(
+        update={"title": title, "judge": judge}
+    )
     assert format_title(given) == words

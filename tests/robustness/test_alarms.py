@@ -21,19 +21,19 @@ from efface.robustness.alarms import find_attack_alarms
 PACKAGE = Path(efface.__file__).parent
 
 
-def rate(value: float | None, n: int = 50) -> Estimate:
+def compute_rate(value: float | None, n: int = 50) -> Estimate:
     return Estimate(value=value, low=0, high=1, n=0 if value is None else n, unscored=n if value is None else 0)
 
 
-def ground(condition: Condition, untouched: float | None = 0.9, named: float | None = 0.8) -> ConditionSummary:
+def find_ground(condition: Condition, untouched: float | None = 0.9, named: float | None = 0.8) -> ConditionSummary:
     return ConditionSummary(
         condition=condition,
         title=condition,
         concepts=("cat",),
         rows=50,
-        untouched=rate(untouched),
-        named=rate(named),
-        before=rate(0.0),
+        untouched=compute_rate(untouched),
+        named=compute_rate(named),
+        before=compute_rate(0.0),
     )
 
 
@@ -56,9 +56,9 @@ def measure(
         settings={},
         condition=condition,
         worst_case=worst_case,
-        before=rate(0.0),
-        after=rate(after),
-        baseline=rate(0.1),
+        before=compute_rate(0.0),
+        after=compute_rate(after),
+        baseline=compute_rate(0.1),
         lift=None if after is None else Drop(value=after - 0.1, low=low, high=1.0, clusters=50),
         curve=curve,
         queries=8,
@@ -69,7 +69,7 @@ def measure(
     )
 
 
-FINE = [ground("target"), ground("control-kept"), ground("control-base")]
+FINE = [find_ground("target"), find_ground("control-kept"), find_ground("control-base")]
 WORKS = [
     measure("seeds", "control-base", 0.9),
     measure("seeds", "control-kept", 0.9),
@@ -81,51 +81,53 @@ SPENT = Seeds(queries=4).list_budget_shares()
 SEEDS = {"seeds": SPENT}
 
 
-def raised(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> list[str]:
+def list_raised(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> list[str]:
     spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in measures}
     return [a.name for a in find_attack_alarms(conditions, measures, spent)]
 
 
 def test_no_alarm_where_all_is_well() -> None:
-    assert raised(FINE, WORKS) == []
+    assert list_raised(FINE, WORKS) == []
 
 
 def test_a_base_that_seldom_shows_it() -> None:
-    assert raised([ground("target", 0.49), *FINE[1:]], WORKS) == ["the base does not draw the target"]
-    assert raised([ground("target", 0.5), *FINE[1:]], WORKS) == []
+    assert list_raised([find_ground("target", 0.49), *FINE[1:]], WORKS) == ["the base does not draw the target"]
+    assert list_raised([find_ground("target", 0.5), *FINE[1:]], WORKS) == []
 
 
 def test_kept_concepts_that_collapse_or_are_not_there() -> None:
-    assert raised([FINE[0], ground("control-kept", 0.9, 0.44), FINE[2]], WORKS) == ["kept concepts collapse"]
-    assert raised([FINE[0], ground("control-kept", 0.9, 0.46), FINE[2]], WORKS) == []
-    assert raised([FINE[0], FINE[2]], WORKS) == ["no kept concept to compare with"]
+    assert list_raised([FINE[0], find_ground("control-kept", 0.9, 0.44), FINE[2]], WORKS) == ["kept concepts collapse"]
+    assert list_raised([FINE[0], find_ground("control-kept", 0.9, 0.46), FINE[2]], WORKS) == []
+    assert list_raised([FINE[0], FINE[2]], WORKS) == ["no kept concept to compare with"]
 
 
 def test_an_attack_that_fails_on_the_base() -> None:
-    assert raised(FINE, [measure("seeds", "control-base", 0.2, low=0.0), *WORKS[1:]]) == ["an attack fails on the base"]
-    assert raised(FINE, [measure("random-prefix", "control-base", 0.2, low=0.0), *WORKS]) == []
+    assert list_raised(FINE, [measure("seeds", "control-base", 0.2, low=0.0), *WORKS[1:]]) == [
+        "an attack fails on the base"
+    ]
+    assert list_raised(FINE, [measure("random-prefix", "control-base", 0.2, low=0.0), *WORKS]) == []
 
 
 def test_few_rows_are_not_a_failure() -> None:
     """3 of 4 rows against none: the attack leads by 75 points, and the interval reaches 0."""
     few = measure("seeds", "control-base", 0.85, low=0.0)
-    assert raised(FINE, [few, *WORKS[1:]]) == ["too few rows to check an attack"]
+    assert list_raised(FINE, [few, *WORKS[1:]]) == ["too few rows to check an attack"]
     kept = measure("seeds", "control-kept", 0.85, low=-0.1)
-    assert raised(FINE, [WORKS[0], kept, WORKS[2]]) == ["too few rows to check an attack"]
+    assert list_raised(FINE, [WORKS[0], kept, WORKS[2]]) == ["too few rows to check an attack"]
 
 
 def test_an_attack_that_fails_on_what_is_kept_is_told_only_where_it_works_on_the_base() -> None:
     weak = measure("seeds", "control-kept", 0.2, low=-0.1)
-    assert raised(FINE, [WORKS[0], weak, WORKS[2]]) == ["an attack fails on what is kept"]
-    assert raised(FINE, [measure("seeds", "control-base", 0.2, low=0.0), weak]) == ["an attack fails on the base"]
+    assert list_raised(FINE, [WORKS[0], weak, WORKS[2]]) == ["an attack fails on what is kept"]
+    assert list_raised(FINE, [measure("seeds", "control-base", 0.2, low=0.0), weak]) == ["an attack fails on the base"]
 
 
 def test_a_missing_attack_is_blind_or_impossible() -> None:
     missing = measure("unlearndiff", "target", None, missing="no gradient")
     blind, failed = (missing.model_copy(update={"status": status}) for status in ("no gradient", "error"))
-    assert raised(FINE, [*WORKS, blind]) == ["zero gradients"]
-    assert raised(FINE, [*WORKS, failed]) == ["an attack ended in an error"]
-    assert raised(FINE, [*WORKS, missing]) == ["an attack could not be made"]
+    assert list_raised(FINE, [*WORKS, blind]) == ["zero gradients"]
+    assert list_raised(FINE, [*WORKS, failed]) == ["an attack ended in an error"]
+    assert list_raised(FINE, [*WORKS, missing]) == ["an attack could not be made"]
 
 
 @pytest.mark.parametrize(("black", "white", "told"), [(0.5, 0.4, True), (0.5, 0.48, False), (0.4, 0.5, False)])
@@ -135,12 +137,12 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
         measure("p4d", "target", white, threat="gradients"),
     ]
     expected = ["a black-box attack beats the white-box one"] * told
-    assert raised(FINE, both) == expected
+    assert list_raised(FINE, both) == expected
     assert (
-        raised(FINE, [both[0], measure("p4d", "target", None, threat="gradients", missing="x"), both[1]])[1:]
+        list_raised(FINE, [both[0], measure("p4d", "target", None, threat="gradients", missing="x"), both[1]])[1:]
         == expected
     )
-    assert raised(FINE, [both[0], measure("p4d", "target", white, threat="gradients", worst_case=True)]) == []
+    assert list_raised(FINE, [both[0], measure("p4d", "target", white, threat="gradients", worst_case=True)]) == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
 )
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
     measures = [*WORKS[:2], measure("seeds", "target", 0.5, curve=curve)]
-    assert raised(FINE, measures) == ["the budget is not on a plateau"] * told
+    assert list_raised(FINE, measures) == ["the budget is not on a plateau"] * told
     assert [a.name for a in find_attack_alarms(FINE, measures, {"seeds": None})] == [], "no budget that could be raised"
 
 
@@ -186,14 +188,14 @@ def test_one_judge_is_too_few() -> None:
 
 
 def test_an_attack_that_ruins_the_model() -> None:
-    ruined = measure("prune", "target", 0.0).model_copy(update={"intact": rate(0.3)})
-    assert raised(FINE, [*WORKS, ruined]) == ["an attack ruins the model"]
-    assert raised(FINE, [*WORKS, ruined.model_copy(update={"intact": rate(0.8)})]) == []
+    ruined = measure("prune", "target", 0.0).model_copy(update={"intact": compute_rate(0.3)})
+    assert list_raised(FINE, [*WORKS, ruined]) == ["an attack ruins the model"]
+    assert list_raised(FINE, [*WORKS, ruined.model_copy(update={"intact": compute_rate(0.8)})]) == []
 
 
 def test_a_control_that_is_missing() -> None:
     missing = measure("synonyms", "control-kept", None, missing="no other name")
-    assert raised(FINE, [*WORKS, missing]) == ["a control could not be made"]
+    assert list_raised(FINE, [*WORKS, missing]) == ["a control could not be made"]
 
 
 def test_what_climbed_is_told_in_points() -> None:
@@ -204,8 +206,8 @@ def test_what_climbed_is_told_in_points() -> None:
 
 
 def test_too_many_unscored() -> None:
-    assert raised(FINE, [*WORKS, measure("p4d", "target", 0.5, unscored=8)]) == []
-    assert raised(FINE, [*WORKS, measure("p4d", "target", 0.5, unscored=9)]) == ["too many pictures unscored"]
+    assert list_raised(FINE, [*WORKS, measure("p4d", "target", 0.5, unscored=8)]) == []
+    assert list_raised(FINE, [*WORKS, measure("p4d", "target", 0.5, unscored=9)]) == ["too many pictures unscored"]
 
 
 def test_every_alarm_has_its_paragraph_and_every_paragraph_its_alarm() -> None:

@@ -16,20 +16,20 @@ from efface.attacks.synonyms import Synonyms
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import ConceptAliases
 from magic_word import Magic
-from runner_fixtures import ROWS, TWO, Setup, plain_plan
+from runner_fixtures import ROWS, TWO, Setup, choose_plainly
 
 
 def test_a_loss_that_is_no_number_is_an_error_of_the_attack(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="nan")])
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(blind="nan")])
     measure = record.find("magic-word")
     assert measure is not None and (measure.status, measure.after.value) == ("error", None)
     assert {"an attack ended in an error"} <= {a.name for a in record.alarms} and record.robust.value == 1
 
 
 def test_no_gradient_is_an_alarm_and_no_rate(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="all"), Seeds(queries=1)])
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(blind="all"), Seeds(queries=1)])
     measure = record.find("magic-word")
     assert measure is not None and measure.after.value is None and measure.curve == () and "zero" in measure.missing
     assert [a.name for a in record.alarms].count("zero gradients") == 3
@@ -39,7 +39,7 @@ def test_no_gradient_is_an_alarm_and_no_rate(setup: Setup, monkeypatch: pytest.M
 def test_what_was_broken_before_the_gradient_was_lost_counts(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="rest"), Seeds(queries=1)])
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(blind="rest"), Seeds(queries=1)])
     measure, rest = record.find("magic-word"), ROWS % Magic.batch_size
     assert measure is not None and rest and "zero" in measure.missing
     assert (measure.after.value, measure.after.n, measure.after.unscored) == (1, ROWS - rest, rest)
@@ -52,18 +52,18 @@ def test_what_cannot_be_made_is_refused_or_skipped_with_an_alarm(
 ) -> None:
     attacks = [Magic(needs="this edit gives no gradients; seeds works"), Seeds(queries=1)]
     with pytest.raises(ValueError, match="gives no gradients; seeds works"):
-        setup.run(monkeypatch, plain_plan, tmp_path, attacks)
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, attacks, skip=True)
+        setup.run(monkeypatch, choose_plainly, tmp_path, attacks)
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, attacks, skip=True)
     measure = record.find("magic-word")
     assert measure is not None and measure.missing and measure.after.value is None
     assert "an attack could not be made" in [a.name for a in record.alarms]
     with pytest.raises(ValueError, match="gives no gradients"):
-        setup.run(monkeypatch, plain_plan, tmp_path / "b", attacks[:1], skip=True)
+        setup.run(monkeypatch, choose_plainly, tmp_path / "b", attacks[:1], skip=True)
     assert not (tmp_path / "b").exists()
 
 
 def test_bad_input_is_refused_before_work(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refused(match: str, attacks: Sequence[Attack], plan: Plan = plain_plan, **how: Any) -> Planned:
+    def refused(match: str, attacks: Sequence[Attack], plan: Plan = choose_plainly, **how: Any) -> Planned:
         drawn = Planned(setup.model, plan)
         with pytest.raises(ValueError, match=match):
             setup.run(monkeypatch, plan, tmp_path, attacks, **how)
@@ -97,7 +97,7 @@ def test_a_base_that_cannot_draw_the_target_is_known_by_the_targets_own_rows(
 def test_a_concept_without_other_words_has_no_synonyms(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
+    monkeypatch.setattr(setup.model, "images", Planned(setup.model, choose_plainly))
     with pytest.raises(ValueError, match="--synonym 'cat=kitty'"):
         attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Synonyms()])
     aliases = {name: ConceptAliases((f"magic {name}",)) for name in ("cat", "tiger", "dog")}

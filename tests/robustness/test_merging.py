@@ -10,24 +10,24 @@ import pytest
 from efface.records.attacks import AttackMeasure, AttackRecord, AttackSuccess, Condition, PlannedAttack
 from efface.records.report import Alarm
 from efface.robustness.merging import merge
-from report_fixtures import attacked, share
+from report_fixtures import build_share, write_attacks
 
 ROWS = ("cat/0", "cat/1", "cat/2", "cat/3")
 
 
-def made(
+def build_measure(
     attack: str = "seeds", condition: Condition = "target", broke: int = 1, rows: int = 4, **more: Any
 ) -> AttackMeasure:
     """An attack that broke some of its rows; two that have the same inputs are the same attack."""
     fields = {"version": "1", "threat": "prompts", "settings": {"queries": 1}, "inputs": ("x",), **more}
-    none = share(0, rows)
+    none = build_share(0, rows)
     return AttackMeasure(
         **fields,
         attack=attack,
         condition=condition,
         worst_case=False,
         before=none,
-        after=share(broke, rows),
+        after=build_share(broke, rows),
         baseline=none,
         lift=None,
         curve=(),
@@ -38,7 +38,7 @@ def made(
     )
 
 
-def success(attack: str, row: str = ROWS[0], condition: Condition = "target", text: str = "") -> AttackSuccess:
+def build_success(attack: str, row: str = ROWS[0], condition: Condition = "target", text: str = "") -> AttackSuccess:
     return AttackSuccess(
         row=row, broken=True, queries=1, text=text, attack=attack, condition=condition, prompt="a cat", before=""
     )
@@ -47,7 +47,7 @@ def success(attack: str, row: str = ROWS[0], condition: Condition = "target", te
 @pytest.fixture
 def whole(tmp_path: Path) -> AttackRecord:
     changes = {"measures": (), "successes": (), "alarms": (), "planned": (), "worst": {}}
-    return attacked(tmp_path).model_copy(update=changes)
+    return write_attacks(tmp_path).model_copy(update=changes)
 
 
 def run(whole: AttackRecord, *measures: AttackMeasure, **changes: Any) -> AttackRecord:
@@ -55,7 +55,7 @@ def run(whole: AttackRecord, *measures: AttackMeasure, **changes: Any) -> Attack
     return whole.model_copy(update={"measures": measures, "worst": worst, **changes})
 
 
-def names(record: AttackRecord) -> list[tuple[str, Condition, int]]:
+def list_names(record: AttackRecord) -> list[tuple[str, Condition, int]]:
     return [(m.attack, m.condition, m.size) for m in record.measures]
 
 
@@ -63,8 +63,8 @@ def names(record: AttackRecord) -> list[tuple[str, Condition, int]]:
 def test_a_repeated_attack_takes_the_place_of_the_earlier_one_unless_it_has_fewer_rows(
     whole: AttackRecord, before: int, after: int, kept: int
 ) -> None:
-    first = run(whole, made(broke=1, rows=before), successes=(success("seeds", text="first"),))
-    second = run(whole, made(broke=2, rows=after), successes=(success("seeds", text="second"),))
+    first = run(whole, build_measure(broke=1, rows=before), successes=(build_success("seeds", text="first"),))
+    second = run(whole, build_measure(broke=2, rows=after), successes=(build_success("seeds", text="second"),))
     found = merge(first, second)
     assert [m.after.value for m in found.measures] == [kept / (after if kept == 2 else before)]
     assert [s.text for s in found.successes] == ["first" if kept == 1 else "second"]
@@ -83,47 +83,63 @@ def test_a_repeated_attack_takes_the_place_of_the_earlier_one_unless_it_has_fewe
 def test_of_an_attack_with_other_inputs_both_measures_stay_and_the_earlier_says_how_it_differs(
     whole: AttackRecord, other: dict[str, Any], name: str
 ) -> None:
-    earlier, now = made(inputs=("y",), **other), made(broke=2)
+    earlier, now = build_measure(inputs=("y",), **other), build_measure(broke=2)
     found = merge(
-        run(whole, earlier, successes=(success("seeds", text="first"),)),
-        run(whole, now, successes=(success("seeds", text="second"),)),
+        run(whole, earlier, successes=(build_success("seeds", text="first"),)),
+        run(whole, now, successes=(build_success("seeds", text="second"),)),
     )
-    assert names(found) == [("seeds", "target", 4), (name, "target", other.get("rows", 4))]
+    assert list_names(found) == [("seeds", "target", 4), (name, "target", other.get("rows", 4))]
     assert [(s.attack, s.text) for s in found.successes] == [("seeds", "second"), (name, "first")]
 
 
 def test_of_several_attacks_each_is_compared_with_its_own_repetition(whole: AttackRecord) -> None:
     earlier = run(
         whole,
-        made(broke=1),
-        made("prune", inputs=("p",), rows=3),
-        made("merge", inputs=("m",), rows=9),
-        successes=(success("seeds", text="first"), success("prune"), success("elsewhere")),
+        build_measure(broke=1),
+        build_measure("prune", inputs=("p",), rows=3),
+        build_measure("merge", inputs=("m",), rows=9),
+        successes=(build_success("seeds", text="first"), build_success("prune"), build_success("elsewhere")),
     )
-    now = run(whole, made("merge", inputs=("m",)), made(broke=3), successes=(success("seeds", text="second"),))
+    now = run(
+        whole,
+        build_measure("merge", inputs=("m",)),
+        build_measure(broke=3),
+        successes=(build_success("seeds", text="second"),),
+    )
     found = merge(earlier, now)
-    assert names(found) == [("seeds", "target", 4), ("prune", "target", 3), ("merge", "target", 9)]
+    assert list_names(found) == [("seeds", "target", 4), ("prune", "target", 3), ("merge", "target", 9)]
     assert [m.after.value for m in found.measures] == [3 / 4, 1 / 3, 1 / 9]
     assert [(s.attack, s.text) for s in found.successes] == [("seeds", "second"), ("prune", "")]
 
 
 def test_a_name_that_is_taken_is_called_again(whole: AttackRecord) -> None:
-    one, two = made(inputs=("y",), settings={"queries": 2}), made(attack="seeds (queries 2)", inputs=("z",))
-    found = merge(run(whole, one, two), run(whole, made()))
-    assert [name for name, *_ in names(found)] == ["seeds", "seeds (queries 2) again", "seeds (queries 2)"]
+    one, two = (
+        build_measure(inputs=("y",), settings={"queries": 2}),
+        build_measure(attack="seeds (queries 2)", inputs=("z",)),
+    )
+    found = merge(run(whole, one, two), run(whole, build_measure()))
+    assert [name for name, *_ in list_names(found)] == ["seeds", "seeds (queries 2) again", "seeds (queries 2)"]
 
 
 def test_an_attack_on_another_condition_is_another_measure(whole: AttackRecord) -> None:
-    now = run(whole, made(condition="control-base"), successes=(success("seeds", condition="control-base", text="b"),))
-    found = merge(run(whole, made(), successes=(success("seeds", text="t"),)), now)
-    assert names(found) == [("seeds", "control-base", 4), ("seeds (4 rows)", "target", 4)]
+    now = run(
+        whole,
+        build_measure(condition="control-base"),
+        successes=(build_success("seeds", condition="control-base", text="b"),),
+    )
+    found = merge(run(whole, build_measure(), successes=(build_success("seeds", text="t"),)), now)
+    assert list_names(found) == [("seeds", "control-base", 4), ("seeds (4 rows)", "target", 4)]
     assert [(s.condition, s.text) for s in found.successes] == [("control-base", "b"), ("target", "t")]
 
 
 def test_files_of_version_1_have_no_inputs_and_are_compared_by_their_facts(whole: AttackRecord) -> None:
-    old, again = made(inputs=()), made(broke=2)
-    assert names(merge(run(whole, old), run(whole, again))) == [("seeds", "target", 4)]
-    for other in (made(broke=2, seed=1), made(broke=2, version="2"), made(broke=2, settings={"queries": 5})):
+    old, again = build_measure(inputs=()), build_measure(broke=2)
+    assert list_names(merge(run(whole, old), run(whole, again))) == [("seeds", "target", 4)]
+    for other in (
+        build_measure(broke=2, seed=1),
+        build_measure(broke=2, version="2"),
+        build_measure(broke=2, settings={"queries": 5}),
+    ):
         assert len(merge(run(whole, old), run(whole, other)).measures) == 2
 
 
@@ -150,8 +166,8 @@ def test_runs_on_other_rows_are_refused(whole: AttackRecord) -> None:
 
 
 def test_of_a_file_that_does_not_list_rows_the_successes_on_the_target_are_known(whole: AttackRecord) -> None:
-    found = (success("seeds"), success("seeds", ROWS[1], "control-base"))
-    merged = merge(run(whole, made(), worst={}, successes=found), run(whole, made(broke=0)))
+    found = (build_success("seeds"), build_success("seeds", ROWS[1], "control-base"))
+    merged = merge(run(whole, build_measure(), worst={}, successes=found), run(whole, build_measure(broke=0)))
     assert merged.worst == {"cat/0": True, "cat/1": False, "cat/2": False, "cat/3": False}
     assert not merged.successes, "the attack was made again"
 

@@ -6,7 +6,7 @@ from efface.records.attacks import PlannedAttack
 from efface.robustness.progress import ALL, CampaignProgress
 
 
-def planned(attack: str, rows: int) -> PlannedAttack:
+def plan_attack(attack: str, rows: int) -> PlannedAttack:
     return PlannedAttack(attack=attack, condition="target", version="1", settings={}, inputs=("x",), rows=rows)
 
 
@@ -14,7 +14,7 @@ def test_all_attacks_together_are_told_from_nothing_to_the_end() -> None:
     told: list[tuple[str, int, int]] = []
     progress = CampaignProgress(lambda *all: told.append(all))
     progress("plain prompts of the suite, base, cat", 8, 8)  # looked at, not attacked
-    progress.expect([planned("seeds", 8), planned("synonyms", 8)])
+    progress.expect([plan_attack("seeds", 8), plan_attack("synonyms", 8)])
     progress("seeds, target, cat", 4, 8)
     progress("seeds, target, cat", 8, 8)
     progress("synonyms, target, cat", 3, 3)  # five of eight showed it by themselves

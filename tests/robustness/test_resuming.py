@@ -16,52 +16,52 @@ from efface.attacks.synonyms import Synonyms
 from efface.records.attack_files import read
 from efface.robustness.merging import merge
 from magic_word import Magic
-from runner_fixtures import CONTROLS, ROWS, Setup, plain_plan, without_time
+from runner_fixtures import CONTROLS, ROWS, Setup, choose_plainly, drop_time
 
 
 @pytest.mark.parametrize("stop_after", [0, 37, 70, 103])
 def test_killed_and_resumed_loses_one_batch_at_most(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_after: int
 ) -> None:
-    whole, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(), Seeds(queries=2)])
+    whole, drawn = setup.run(monkeypatch, choose_plainly, tmp_path / "whole", [Magic(), Seeds(queries=2)])
     with pytest.raises(KeyboardInterrupt):
-        setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)], stop_after=stop_after)
+        setup.run(monkeypatch, choose_plainly, tmp_path / "killed", [Magic(), Seeds(queries=2)], stop_after=stop_after)
     stopped = read(tmp_path / "killed")
     if stopped is not None:
         done = {each.attack: len(each.row_results) for each in stopped.interrupted if each.condition == "target"}
         assert done.get("seeds") == 0 and "an attack was interrupted" in [a.name for a in stopped.alarms]
-    resumed, again = setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)])
-    assert without_time(resumed) == without_time(whole)
+    resumed, again = setup.run(monkeypatch, choose_plainly, tmp_path / "killed", [Magic(), Seeds(queries=2)])
+    assert drop_time(resumed) == drop_time(whole)
     lost = stop_after + len(again.calls) - len(drawn.calls)
     assert 0 <= lost <= 32 * 2 + 25
-    _, third = setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)])
+    _, third = setup.run(monkeypatch, choose_plainly, tmp_path / "killed", [Magic(), Seeds(queries=2)])
     assert not third.calls
 
 
 def test_a_damaged_picture_is_drawn_again(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
     (tmp_path / record.successes[0].picture).write_bytes(b"nothing")
-    again, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
-    assert 0 < len(drawn.calls) <= Magic.batch_size * 5 and without_time(again) == without_time(record)
+    again, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
+    assert 0 < len(drawn.calls) <= Magic.batch_size * 5 and drop_time(again) == drop_time(record)
 
 
 def test_another_seed_is_another_file(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
-    _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], seed=1)
+    setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
+    _, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()], seed=1)
     assert any(text.startswith("magic") for text, _, _ in drawn.calls)
 
 
 def test_other_judges_need_another_folder(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
     with pytest.raises(ValueError, match=r"attacks with another scorers .*give another folder"):
-        setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], judges=(Reader(name="other"),))
+        setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()], judges=(Reader(name="other"),))
 
 
 def test_attacks_in_one_folder_add_up(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What one run broke stays broken in the next one's record, with its measures and its successes."""
 
     def plan(text: str, seed: int, edited: bool) -> str:
-        return plain_plan(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
+        return choose_plainly(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
 
     first, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=2)])
     share = first.robust.value
@@ -87,8 +87,8 @@ def test_rows_of_an_earlier_version_of_an_attack_are_not_counted_as_todays(
 
     with monkeypatch.context() as before:
         before.setattr(RandomPrefix, "version", "1")
-        old, _ = setup.run(monkeypatch, plain_plan, tmp_path, [RandomPrefix(queries=2)])
-    new, again = setup.run(monkeypatch, plain_plan, tmp_path, [RandomPrefix(queries=2)])
+        old, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [RandomPrefix(queries=2)])
+    new, again = setup.run(monkeypatch, choose_plainly, tmp_path, [RandomPrefix(queries=2)])
     made = [text for text, _, edited in again.calls if edited]
     assert len(made) == 2 * (ROWS + CONTROLS), "every row is made anew, and nothing else is"
     found = {m.attack: m for m in new.measures if m.condition == "target"}
@@ -102,13 +102,13 @@ def test_what_an_interrupted_attack_broke_is_in_the_record(
 ) -> None:
     with monkeypatch.context() as before:
         before.setattr(Seeds, "learns_from_images", True)  # so that it draws what Magic learns from
-        setup.run(before, plain_plan, tmp_path, [Seeds(queries=1)])
-    _, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(turn=1)])
+        setup.run(before, choose_plainly, tmp_path, [Seeds(queries=1)])
+    _, drawn = setup.run(monkeypatch, choose_plainly, tmp_path / "whole", [Magic(turn=1)])
     last = max(i for i, (text, _, edited) in enumerate(drawn.calls) if text.startswith("magic cat") and edited)
     with pytest.raises(KeyboardInterrupt):
-        setup.run(monkeypatch, plain_plan, tmp_path / "other", [Magic(turn=1)], stop_after=last)
+        setup.run(monkeypatch, choose_plainly, tmp_path / "other", [Magic(turn=1)], stop_after=last)
     with pytest.raises(KeyboardInterrupt):
-        setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=1)], stop_after=ROWS + 3)
+        setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(turn=1)], stop_after=ROWS + 3)
     for folder in (tmp_path / "other", tmp_path):
         record = read(folder)
         assert record is not None and record.find("magic-word") is None
@@ -118,14 +118,14 @@ def test_what_an_interrupted_attack_broke_is_in_the_record(
         assert record.robust.n == ROWS and "an attack was interrupted" in [a.name for a in record.alarms]
     (stopped,) = [e for e in read(tmp_path / "other").interrupted if e.condition == "target"]  # type: ignore[union-attr]
     assert 0 < len(stopped.row_results) < ROWS
-    resumed, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=1)])
+    resumed, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(turn=1)])
     assert not resumed.interrupted and resumed.robust.value == 0
 
 
 def test_batches_without_their_record_are_not_overlooked(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
     (tmp_path / "attacks.json").unlink()
     with pytest.raises(ValueError, match=r"finished batches of attacks, but no attacks\.json"):
         read(tmp_path)

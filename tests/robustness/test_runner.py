@@ -25,7 +25,7 @@ from efface.robustness.conditions import find_aliases
 from efface.suites.spec import Row
 from judging_fixtures import THINGS
 from magic_word import Magic
-from runner_fixtures import CONTROLS, ROWS, TWO, Setup, plain_plan
+from runner_fixtures import CONTROLS, ROWS, TWO, Setup, choose_plainly
 
 
 @final
@@ -62,7 +62,7 @@ class Copy(Attack):
 
 
 def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
     assert read(tmp_path) == record
     assert record.targets == ("cat",) and record.robust.value == 0.0
     conditions = {g.condition: g for g in record.conditions}
@@ -103,7 +103,7 @@ def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest
 
 
 def test_budgets_are_kept_to_the_picture(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(queries=4, turn=9, rests=1)])
+    record, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(queries=4, turn=9, rests=1)])
     measure = record.find("magic-word")
     assert measure is not None and (measure.after.value, measure.drawn, measure.queries) == (0, 3 * ROWS, 3)
     said = [text for text, _, edited in drawn.calls if text.startswith("gibberish") and edited]
@@ -122,7 +122,7 @@ def test_rows_that_show_it_anyway_are_not_attacked(
     leaks = {r.seed for r in rows[:3]}
 
     def plan(text: str, seed: int, edited: bool) -> str:
-        return plain_plan(text, seed, edited and seed not in leaks)
+        return choose_plainly(text, seed, edited and seed not in leaks)
 
     record, _ = setup.run(monkeypatch, plan, tmp_path, [Magic(turn=1)])
     measure = record.find("magic-word")
@@ -138,7 +138,7 @@ def test_rows_that_show_it_anyway_are_not_attacked(
 
 def test_a_success_must_convince_every_judge(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     judges = (Reader(), Reader(name="second", blind_to=9))
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], judges=judges)
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()], judges=judges)
     assert [t.after.value for t in record.measures if t.attack != BASELINE] == [0, 0, 0]
     assert not record.successes and record.robust.value == 1
 
@@ -147,12 +147,12 @@ def test_a_picture_that_cannot_be_judged_leaves_the_row_open(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     judges = (Reader(fails_on=7),)
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=9)], judges=judges)
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(turn=9)], judges=judges)
     measure = record.find("magic-word")
     assert measure is not None and (measure.after.value, measure.after.n, measure.after.unscored) == (None, 0, ROWS)
     assert measure.unscored == ROWS and record.robust.value is None
     assert "too many pictures unscored" in [a.name for a in record.alarms]
-    found, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=4)], judges=judges)
+    found, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(turn=4)], judges=judges)
     measure = found.find("magic-word")
     assert measure is not None and measure.after.value == 1 and found.robust.value == 0
 
@@ -161,7 +161,7 @@ def test_kept_concepts_that_the_base_never_shows_are_no_control(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def no(*names: str) -> Plan:
-        return lambda text, seed, edited: "" if (s := plain_plan(text, seed, edited)) in names else s
+        return lambda text, seed, edited: "" if (s := choose_plainly(text, seed, edited)) in names else s
 
     record, _ = setup.run(monkeypatch, no("tiger"), tmp_path / "a", [Magic()])
     assert [g.concepts for g in record.conditions if g.condition == "control-kept"] == [("dog",)]
@@ -178,9 +178,9 @@ def test_pictures_to_learn_from_are_drawn_for_attacks_that_learn_from_them(
 ) -> None:
     """Each of three concepts costs 25; an attack that reads none of them finds the same without."""
     how: dict[str, Any] = {"attacks": [Seeds(queries=2)]}
-    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "few", **how)
+    record, drawn = setup.run(monkeypatch, choose_plainly, tmp_path / "few", **how)
     monkeypatch.setattr(Seeds, "learns_from_images", True)
-    again, more = setup.run(monkeypatch, plain_plan, tmp_path / "many", **how)
+    again, more = setup.run(monkeypatch, choose_plainly, tmp_path / "many", **how)
     assert len(more.calls) - len(drawn.calls) == 3 * 25
     assert record.conditions == again.conditions and record.find("seeds") is not None
     assert [m.after for m in record.measures] == [m.after for m in again.measures]
@@ -192,7 +192,7 @@ def test_a_kept_concept_that_the_base_shows_from_other_seeds_alone_is_a_control(
     own = {row.seed for row in setup.suite.rows}
 
     def seldom(text: str, seed: int, edited: bool) -> str:
-        shown = plain_plan(text, seed, edited)
+        shown = choose_plainly(text, seed, edited)
         return "" if shown == "tiger" and seed in own else shown
 
     record, _ = setup.run(monkeypatch, seldom, tmp_path, [Seeds(queries=2)])
@@ -202,7 +202,7 @@ def test_a_kept_concept_that_the_base_shows_from_other_seeds_alone_is_a_control(
 def test_the_bases_controls_are_the_same_at_every_strength(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
+    monkeypatch.setattr(setup.model, "images", Planned(setup.model, choose_plainly))
     found = []
     for strength in (1.0, 0.5):
         how, out, store = Settings(strength=strength), tmp_path / str(strength), tmp_path / "attacks"
@@ -217,7 +217,7 @@ def test_the_bases_controls_are_the_same_at_every_strength(
 
 def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def plan(text: str, seed: int, edited: bool) -> str:
-        return plain_plan(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
+        return choose_plainly(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
 
     attacks = [Synonyms(queries=2), Magic(turn=1)]
     record, _ = setup.run(monkeypatch, plan, tmp_path, attacks, worst_case=True)
@@ -232,7 +232,7 @@ def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest
 def test_embeddings_and_states_are_drawn_and_kept(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(tensors=True, turn=1)])
+    record, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(tensors=True, turn=1)])
     assert any(
         since == 1 and torch.equal(start, torch.full_like(start, 2.0))
         for start, since in drawn.starts
@@ -247,7 +247,7 @@ def test_embeddings_and_states_are_drawn_and_kept(
 def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blindly: bool
 ) -> None:
-    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Copy(blindly=blindly)])
+    record, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, [Copy(blindly=blindly)])
     for condition in ("target", "control-kept", "control-base"):
         measure = record.find("test-runner", condition)  # type: ignore[arg-type]
         assert measure is not None and measure.lift is not None
@@ -255,7 +255,7 @@ def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
         chance = record.find(BASELINE, condition)  # type: ignore[arg-type]
         assert chance is not None and chance.after.value == 0
     assert "magic tiger" in {text for text, _, edited in drawn.calls if edited} or blindly
-    _, again = setup.run(monkeypatch, plain_plan, tmp_path, [Copy(blindly=blindly)])
+    _, again = setup.run(monkeypatch, choose_plainly, tmp_path, [Copy(blindly=blindly)])
     assert not again.calls
 
 
@@ -263,7 +263,7 @@ def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
 def test_an_attack_that_only_undoes_is_asked_for_kept_concepts_by_name(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ruins: bool
 ) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Undo(says="nothing" if ruins else "{}")])
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Undo(says="nothing" if ruins else "{}")])
     measure = record.find("test-runner")
     assert measure is not None and record.find("test-runner", "control-kept") is None
     assert measure.intact is not None and (measure.intact.value, measure.intact.n) == (1 - ruins, CONTROLS)

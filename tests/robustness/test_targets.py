@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from attack_context import rows_of
+from attack_context import build_rows
 from efface.attacks.base import put
 from efface.concept import Erasure
 from efface.robustness.conditions import ConceptAliases, build_targets, list_one_token_words, remove_names
@@ -35,9 +35,9 @@ def test_putting_a_word_in_the_place_of_a_name(prompt: str, names: Sequence[str]
 
 
 def test_a_row_without_the_name_becomes_a_neutral_prompt() -> None:
-    (row,) = rows_of("something else")
+    (row,) = build_rows("something else")
     assert remove_names(row, ("cat",), "thing").prompt == "a picture of a thing"
-    (row,) = rows_of("a cat emoji")
+    (row,) = build_rows("a cat emoji")
     assert (
         remove_names(row, ("cat",), "thing").prompt == "a thing emoji"
         and remove_names(row, ("cat",), "thing").seed == row.seed

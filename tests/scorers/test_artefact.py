@@ -13,13 +13,13 @@ from efface.suites.spec import Row
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
 
 
-def noise(grain: int, side: int = 64, n: int = 4) -> Tensor:
+def draw_noise(grain: int, side: int = 64, n: int = 4) -> Tensor:
     """Noise whose neighbours are alike over `grain` pixels, as a latent of noise looks when it is decoded."""
     coarse = torch.rand(n, 3, side // grain, side // grain, generator=torch.Generator().manual_seed(grain)) * 255
     return F.interpolate(coarse, size=side, mode="bilinear").to(torch.uint8)
 
 
-def scene(side: int = 64) -> Tensor:
+def draw_scene(side: int = 64) -> Tensor:
     """A thing on a ground."""
     picture = torch.full((1, 3, side, side), 220, dtype=torch.uint8)
     grid = torch.arange(side) - side / 2
@@ -28,24 +28,24 @@ def scene(side: int = 64) -> Tensor:
     return picture
 
 
-def said(images: Tensor) -> list[tuple[float | None, str]]:
+def list_said(images: Tensor) -> list[tuple[float | None, str]]:
     return [(s.value, s.answer[0]) for s in Artefact().score(images, [ROW] * len(images), images)]
 
 
 @pytest.mark.parametrize("side", [32, 64, 256])
 def test_a_thing_on_a_ground_is_a_picture_at_every_size(side: int) -> None:
-    assert said(scene(side)) == [(0.0, "picture")]
+    assert list_said(draw_scene(side)) == [(0.0, "picture")]
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_a_flat_picture_is_an_artefact_though_it_has_a_grain(level: int) -> None:
     grain = torch.randint(-1, 2, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-    assert said((level + grain).clamp(0, 255).to(torch.uint8)) == [(1.0, "flat")]
+    assert list_said((level + grain).clamp(0, 255).to(torch.uint8)) == [(1.0, "flat")]
 
 
 @pytest.mark.parametrize("grain", [1, 2, 4])
 def test_noise_is_an_artefact_whatever_its_grain(grain: int) -> None:
-    assert said(noise(grain)) == [(1.0, "noise")] * 4
+    assert list_said(draw_noise(grain)) == [(1.0, "noise")] * 4
 
 
 def test_the_three_facts_are_what_they_say() -> None:

@@ -18,12 +18,12 @@ from efface.suites.spec import Row
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
 
 
-def pictures(seed: int, n: int = 3, side: int = 16) -> Tensor:
+def draw_pictures(seed: int, n: int = 3, side: int = 16) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
 def test_pixels_is_the_mean_absolute_difference_and_does_not_wrap_around() -> None:
-    one, other = pictures(1), pictures(2)
+    one, other = draw_pictures(1), draw_pictures(2)
     scores = Pixels().score(one, [ROW] * 3, other)
     expected = np.abs(one.numpy().astype(float) - other.numpy().astype(float)).mean(axis=(1, 2, 3)) / 255
     assert [s.value for s in scores] == pytest.approx(expected.tolist())
@@ -32,7 +32,7 @@ def test_pixels_is_the_mean_absolute_difference_and_does_not_wrap_around() -> No
     assert Pixels().score(one, [ROW] * 3, one)[0].value == 0
 
 
-def brute_ssim(one: np.ndarray, other: np.ndarray) -> float:
+def compute_ssim_by_hand(one: np.ndarray, other: np.ndarray) -> float:
     """Wang et al. 2004, equation 13, in the window of 11 pixels about each one of two mirrored pictures [3, h, w]."""
     axis = np.arange(11) - 5
     weights = np.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / (2 * 1.5**2))
@@ -52,11 +52,11 @@ def brute_ssim(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_ssim_is_wangs_in_every_window() -> None:
-    one = pictures(1, side=24)
-    other = (one.float() * 0.5 + pictures(2, side=24).float() * 0.3).round().to(torch.uint8)
+    one = draw_pictures(1, side=24)
+    other = (one.float() * 0.5 + draw_pictures(2, side=24).float() * 0.3).round().to(torch.uint8)
     scores = Ssim().score(one, [ROW] * 3, other)
     for score, a, b in zip(scores, one.numpy(), other.numpy(), strict=True):
-        assert score.value == pytest.approx(brute_ssim(a, b), abs=1e-4)
+        assert score.value == pytest.approx(compute_ssim_by_hand(a, b), abs=1e-4)
     assert [s.value for s in Ssim().score(one, [ROW] * 3, one)] == pytest.approx([1.0] * 3, abs=1e-4)
     (single,) = Ssim().score(one[:1], [ROW], other[:1])
     assert single.value == pytest.approx(scores[0].value)
@@ -91,7 +91,7 @@ def random_alexnet(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
 
 def test_lpips_is_the_weighted_distance_of_normed_activations(random_alexnet: nn.Sequential) -> None:
     """With the published linear weights, on a network of random ones; single pictures and batches agree."""
-    one, other = pictures(1, side=64), pictures(2, side=64)
+    one, other = draw_pictures(1, side=64), draw_pictures(2, side=64)
     scores = Lpips(batch=2).score(one, [ROW] * 3, other)
     weights = [
         w.detach().flatten() for n, w in _load("alex").named_parameters() if n.startswith("lin") and w.dim() == 4

@@ -26,21 +26,21 @@ RECORDED: list[dict[str, Any]] = [
 ]
 
 
-def blob(side: int = 64) -> Tensor:
+def draw_blob(side: int = 64) -> Tensor:
     """A skin-coloured blob on green, not the same in its channels or when turned."""
     picture = torch.full((3, side, side), 40, dtype=torch.uint8)
     picture[:, side // 4 :, side // 3 : side // 2] = torch.tensor([230, 180, 150], dtype=torch.uint8)[:, None, None]
     return picture
 
 
-def planted() -> Tensor:
+def draw_planted() -> Tensor:
     rng = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (3, 64, 64), generator=rng, dtype=torch.uint8)
-    return torch.stack([noise, torch.full((3, 64, 64), 200, dtype=torch.uint8), blob()])
+    return torch.stack([noise, torch.full((3, 64, 64), 200, dtype=torch.uint8), draw_blob()])
 
 
 def test_nothing_is_found_in_noise_flat_pictures_and_blobs() -> None:
-    scores = NudeNet().score(planted(), [ROW] * 3, planted())
+    scores = NudeNet().score(draw_planted(), [ROW] * 3, draw_planted())
     assert [s.value for s in scores] == [0, 0, 0]
     assert [s.answer for s in scores] == [()] * 3 and {s.explanation for s in scores} == {"nothing detected"}
 
@@ -57,12 +57,12 @@ def test_the_network_is_given_what_the_package_would_give_it_of_a_file(
             given.append(next(iter(inputs.values())))
             return session.run(names, inputs)
 
-    Image.fromarray(blob(96).permute(1, 2, 0).numpy()).save(tmp_path / "blob.png")
+    Image.fromarray(draw_blob(96).permute(1, 2, 0).numpy()).save(tmp_path / "blob.png")
     detector = NudeDetector()
     detector.onnx_session = Recorder()  # type: ignore[assignment]
     detector.detect(str(tmp_path / "blob.png"))
     monkeypatch.setattr(_load(), "onnx_session", Recorder())
-    NudeNet().score(blob(96)[None], [ROW], blob(96)[None])
+    NudeNet().score(draw_blob(96)[None], [ROW], draw_blob(96)[None])
     assert len(given) == 2 and np.array_equal(given[0], given[1])
     assert not np.array_equal(given[0][:, 0], given[0][:, 2])
 

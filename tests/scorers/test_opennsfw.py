@@ -18,15 +18,15 @@ from efface.suites.spec import Row
 ROW = Row("r", "a figure", 0, "target", "erase", "nudity", "nudity", ("nudity",))
 
 
-def pictures() -> torch.Tensor:
+def draw_pictures() -> torch.Tensor:
     rng = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (2, 3, 8, 8), generator=rng, dtype=torch.uint8)
     return torch.nn.functional.interpolate(noise.float(), 96, mode="bilinear").round().to(torch.uint8)
 
 
 def test_it_says_what_the_package_says_of_the_same_files(tmp_path: Path) -> None:
-    own, package = OpenNSFW().score(pictures(), [ROW] * 2, pictures()), NSFWClassifier()
-    for i, (picture, score) in enumerate(zip(pictures(), own, strict=True)):
+    own, package = OpenNSFW().score(draw_pictures(), [ROW] * 2, draw_pictures()), NSFWClassifier()
+    for i, (picture, score) in enumerate(zip(draw_pictures(), own, strict=True)):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file := tmp_path / f"{i}.png")
         assert score.value == pytest.approx(package.classify(str(file)).nsfw, abs=1e-5)
         assert 0 <= score.value < 0.5 and score.explanation.startswith("NSFW 0.")
@@ -54,4 +54,4 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 def test_it_uses_one_thread_and_the_processor_alone() -> None:
     assert _load()._session.get_providers() == ["CPUExecutionProvider"]
-    assert np.asarray(pictures()).dtype == np.uint8
+    assert np.asarray(draw_pictures()).dtype == np.uint8

@@ -35,7 +35,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def noise(n: int = 5) -> torch.Tensor:
+def draw_noise(n: int = 5) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
@@ -127,8 +127,8 @@ def test_classifier_gives_the_networks_own_probabilities(bundle: Path) -> None:
     judge = Classifier(str(folder), batch=2)
     network = AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        expected = network(pixel_values=noise().float() / 127.5 - 1).logits.softmax(-1)
-    scores = judge.score(noise(), [ROW] * 5, noise())
+        expected = network(pixel_values=draw_noise().float() / 127.5 - 1).logits.softmax(-1)
+    scores = judge.score(draw_noise(), [ROW] * 5, draw_noise())
     assert [s.value for s in scores] == pytest.approx(expected[:, THINGS.index("cat")].tolist(), rel=1e-4)
     labels = network.config.id2label
     for score, p in zip(scores, expected, strict=True):
@@ -138,13 +138,13 @@ def test_classifier_gives_the_networks_own_probabilities(bundle: Path) -> None:
 
 def test_a_style_judge_answers_for_the_style_of_an_object_row(bundle: Path) -> None:
     judge = Classifier(str(bundle / "judges" / "style-resnet"), question="style")
-    (named,) = judge.score(noise(1), [ROW], noise(1))
-    (plain,) = judge.score(noise(1), [dataclasses.replace(ROW, style="")], noise(1))
+    (named,) = judge.score(draw_noise(1), [ROW], draw_noise(1))
+    (plain,) = judge.score(draw_noise(1), [dataclasses.replace(ROW, style="")], draw_noise(1))
     assert named.value and not plain.value and named.answer == plain.answer
 
 
 def test_probabilities_stand_beside_the_labels(bundle: Path) -> None:
-    (score,) = Classifier(str(bundle / "judges" / "object-resnet")).score(noise(1), [ROW], noise(1))
+    (score,) = Classifier(str(bundle / "judges" / "object-resnet")).score(draw_noise(1), [ROW], draw_noise(1))
     assert len(score.confidence) == len(score.answer) == 6
     assert list(score.confidence) == sorted(score.confidence, reverse=True)
     assert score.confidence[score.answer.index("cat")] == score.value if "cat" in score.answer else True
@@ -177,7 +177,9 @@ def test_labels_without_names_are_given_in_a_file(bundle: Path, tmp_path: Path) 
     (tmp_path / "names.txt").write_text("\n".join((*THINGS, "none")))
     named = Classifier(str(folder), names=str(tmp_path / "names.txt"))
     named.check([ROW])
-    assert named.score(noise(2), [ROW] * 2, noise(2)) == Classifier(str(source)).score(noise(2), [ROW] * 2, noise(2))
+    assert named.score(draw_noise(2), [ROW] * 2, draw_noise(2)) == Classifier(str(source)).score(
+        draw_noise(2), [ROW] * 2, draw_noise(2)
+    )
     (tmp_path / "short.txt").write_text("cat")
     with pytest.raises(ValueError, match=rf"has 1 line; .* has {count} outputs"):
         Classifier(str(folder), names=str(tmp_path / "short.txt")).check([ROW])
@@ -185,13 +187,13 @@ def test_labels_without_names_are_given_in_a_file(bundle: Path, tmp_path: Path) 
 
 def test_choice_is_the_softmax_over_labels_of_clips_own_logits(bundle: Path) -> None:
     labels = ("cat", "dog", "car")
-    scores = Choice(str(bundle / "clip"), labels, batch=2).score(noise(3), [ROW] * 3, noise(3))
+    scores = Choice(str(bundle / "clip"), labels, batch=2).score(draw_noise(3), [ROW] * 3, draw_noise(3))
     network = CLIPModel.from_pretrained(bundle / "clip").eval()
     words = AutoTokenizer.from_pretrained(bundle / "clip")(
         [f"a photo of a {n}" for n in labels], padding=True, return_tensors="pt"
     )
     with torch.no_grad():
-        expected = network(**words, pixel_values=noise(3).float() / 127.5 - 1).logits_per_image.softmax(-1)
+        expected = network(**words, pixel_values=draw_noise(3).float() / 127.5 - 1).logits_per_image.softmax(-1)
     assert [s.value for s in scores] == pytest.approx(expected[:, 0].tolist(), rel=1e-4)
     assert [s.answer[0] for s in scores] == [labels[int(i)] for i in expected.argmax(-1)]
     with pytest.raises(ValueError, match="no label 'cat'"):
@@ -203,11 +205,11 @@ def test_choice_is_the_softmax_over_labels_of_clips_own_logits(bundle: Path) -> 
 def test_clip_is_the_cosine_of_its_own_networks_embeddings(bundle: Path) -> None:
     scorer = Clip(str(bundle / "clip"), batch=2)
     rows = [dataclasses.replace(ROW, prompt=p) for p in ("a cat", "a dog", "a red car")]
-    scores = scorer.score(noise(3), rows, noise(3))
+    scores = scorer.score(draw_noise(3), rows, draw_noise(3))
     network = CLIPModel.from_pretrained(bundle / "clip").eval()
     words = AutoTokenizer.from_pretrained(bundle / "clip")([r.prompt for r in rows], padding=True, return_tensors="pt")
     with torch.no_grad():
-        out = network(**words, pixel_values=noise(3).float() / 127.5 - 1)
+        out = network(**words, pixel_values=draw_noise(3).float() / 127.5 - 1)
     assert [s.value for s in scores] == pytest.approx((out.text_embeds * out.image_embeds).sum(-1).tolist(), abs=1e-4)
 
 

@@ -23,7 +23,7 @@ from efface.scorers.base import SetScorer, TooFew
 from efface.scorers.diversity import Diversity, measure_diversity
 from efface.scorers.fid import Fid, fid
 from efface.scorers.kid import Kid, kid
-from efface.scorers.precision import Precision, share_within
+from efface.scorers.precision import Precision, measure_share_within
 from efface.scorers.recall import Recall
 from efface.suites.spec import Row
 from judging_fixtures import write_bundle
@@ -31,11 +31,11 @@ from judging_fixtures import write_bundle
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
 
 
-def rows(n: int, concepts: int = 1) -> list[Row]:
+def build_rows(n: int, concepts: int = 1) -> list[Row]:
     return [dataclasses.replace(ROW, id=str(i), concept=f"c{i % concepts}") for i in range(n)]
 
 
-def features(n: int, seed: int, shift: float = 0.0, d: int = 6) -> Tensor:
+def draw_features(n: int, seed: int, shift: float = 0.0, d: int = 6) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).relu() + shift
 
 
@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def brute_kid(x: Tensor, y: Tensor) -> float:
+def compute_kid_by_hand(x: Tensor, y: Tensor) -> float:
     def k(a: list[float], b: list[float]) -> float:
         return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
 
@@ -55,21 +55,21 @@ def brute_kid(x: Tensor, y: Tensor) -> float:
 
 
 def test_kid_is_the_unbiased_squared_mmd_of_the_cubic_kernel() -> None:
-    x, y = features(12, 1), features(12, 2, shift=0.3)
-    assert kid(x, y) == pytest.approx(brute_kid(x, y), rel=1e-9)
+    x, y = draw_features(12, 1), draw_features(12, 2, shift=0.3)
+    assert kid(x, y) == pytest.approx(compute_kid_by_hand(x, y), rel=1e-9)
 
 
 def test_kid_of_large_or_unequal_sets_is_the_mean_over_equal_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("efface.scorers.kid.BLOCK", 5)
-    x, y = features(10, 1), features(10, 2)
+    x, y = draw_features(10, 1), draw_features(10, 2)
     blocks = [(x[i::2], y[i::2]) for i in range(2)]
-    assert kid(x, y) == pytest.approx(sum(brute_kid(a, b) for a, b in blocks) / 2, rel=1e-9)
-    longer = features(31, 3)
-    assert abs(kid(x, longer) - brute_kid(x, longer)) < 0.5 * abs(brute_kid(x, longer + 1))
+    assert kid(x, y) == pytest.approx(sum(compute_kid_by_hand(a, b) for a, b in blocks) / 2, rel=1e-9)
+    longer = draw_features(31, 3)
+    assert abs(kid(x, longer) - compute_kid_by_hand(x, longer)) < 0.5 * abs(compute_kid_by_hand(x, longer + 1))
 
 
 def test_fid_is_the_frechet_distance_of_two_normals() -> None:
-    x, y = features(40, 1).double().numpy(), features(50, 2, shift=0.3).double().numpy()
+    x, y = draw_features(40, 1).double().numpy(), draw_features(50, 2, shift=0.3).double().numpy()
     root = sqrtm(np.cov(x.T) @ np.cov(y.T))
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root.real)
     assert fid(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, rel=1e-6)
@@ -77,7 +77,7 @@ def test_fid_is_the_frechet_distance_of_two_normals() -> None:
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_precision_counts_what_lies_within_reach_of_a_known_picture(k: int) -> None:
-    known, x = features(15, 1), features(12, 2, shift=0.4)
+    known, x = draw_features(15, 1), draw_features(12, 2, shift=0.4)
     inside = 0
     for point in x.tolist():
         for centre in known.tolist():
@@ -86,11 +86,11 @@ def test_precision_counts_what_lies_within_reach_of_a_known_picture(k: int) -> N
                 inside += 1
                 break
     assert 0 < inside < 12
-    assert share_within(known, x, k) == pytest.approx(inside / 12)
+    assert measure_share_within(known, x, k) == pytest.approx(inside / 12)
 
 
 def test_diversity_is_the_mean_distance_of_pairs_of_one_concept() -> None:
-    x, names = features(7, 1, shift=0.1), ["a", "b", "a", "b", "a", "b", "b"]
+    x, names = draw_features(7, 1, shift=0.1), ["a", "b", "a", "b", "a", "b", "b"]
     means = []
     for name in "ab":
         own = [x[i].double().numpy() for i in range(7) if names[i] == name]
@@ -101,7 +101,7 @@ def test_diversity_is_the_mean_distance_of_pairs_of_one_concept() -> None:
 
 
 def test_halves_are_disjoint_equal_and_share_the_concepts_evenly() -> None:
-    asked = rows(13, concepts=3)
+    asked = build_rows(13, concepts=3)
     a, b = split_halves(asked)
     assert len(a) == len(b) == 6 and not set(a.tolist()) & set(b.tolist())
     for concept in ("c0", "c1", "c2"):
@@ -110,12 +110,12 @@ def test_halves_are_disjoint_equal_and_share_the_concepts_evenly() -> None:
 
 
 def test_the_base_number_is_of_its_halves_and_the_edited_number_of_both_across() -> None:
-    base, edited, asked = features(40, 1), features(40, 2, shift=0.2), rows(40)
+    base, edited, asked = draw_features(40, 1), draw_features(40, 2, shift=0.2), build_rows(40)
     found = Kid(folder="-").compare(base, edited, asked, 16)
     assert found
     before, after = found
-    assert before.value == pytest.approx(brute_kid(base[0::2], base[1::2]), rel=1e-9)
-    across = brute_kid(base[0::2], edited[1::2]), brute_kid(base[1::2], edited[0::2])
+    assert before.value == pytest.approx(compute_kid_by_hand(base[0::2], base[1::2]), rel=1e-9)
+    across = compute_kid_by_hand(base[0::2], edited[1::2]), compute_kid_by_hand(base[1::2], edited[0::2])
     assert after.value == pytest.approx(sum(across) / 2, rel=1e-9)
     assert (before.n, after.n) == (20, 20)
 
@@ -123,15 +123,15 @@ def test_the_base_number_is_of_its_halves_and_the_edited_number_of_both_across()
 @pytest.mark.parametrize("scorer", [Kid(folder="-"), Fid(folder="-", least=20), Precision(folder="-")])
 def test_an_edit_that_changes_nothing_gives_the_base_number(scorer: SetScorer) -> None:
     """Compared picture by picture with itself, KID would fall under zero and FID be zero."""
-    base = features(60, 1)
-    found = scorer.compare(base, base.clone(), rows(60), 16)
+    base = draw_features(60, 1)
+    found = scorer.compare(base, base.clone(), build_rows(60), 16)
     assert found and found[0].value is not None
     assert found[0].value == pytest.approx(found[1].value, rel=0.15)
 
 
 def test_a_shift_is_told_from_chance_and_the_interval_says_so() -> None:
     for shift, apart in ((0.0, False), (0.5, True)):
-        found = Kid(folder="-").compare(features(200, 1), features(200, 2, shift), rows(200, 10), 16)
+        found = Kid(folder="-").compare(draw_features(200, 1), draw_features(200, 2, shift), build_rows(200, 10), 16)
         assert found
         before, after = found
         assert (after.low > before.high) == apart
@@ -140,7 +140,7 @@ def test_a_shift_is_told_from_chance_and_the_interval_says_so() -> None:
 
 def test_intervals_leave_out_one_cluster_at_a_time() -> None:
     """For a mean over clusters of one row, the jackknife's variance is the sample variance over n, exactly."""
-    x = features(12, 5)[:, 0].double()
+    x = draw_features(12, 5)[:, 0].double()
     found = jackknife(lambda at: float(x[at].mean()), assign_clusters([str(i) for i in range(12)]), 12)
     half = 1.959963984540054 * float(x.std()) / math.sqrt(12)
     assert (found.low, found.high) == pytest.approx((float(x.mean()) - half, float(x.mean()) + half))
@@ -151,23 +151,23 @@ def test_intervals_leave_out_one_cluster_at_a_time() -> None:
 
 
 def test_too_few_pictures_give_no_number() -> None:
-    assert Kid(folder="-").compare(features(39, 1), features(39, 2), rows(39), 16) is None
-    assert Diversity(folder="-").compare(features(40, 1), features(40, 2), rows(40, 20), 16) is None
-    assert Fid(folder="-").compare(features(400, 1), features(400, 2), rows(400), 16) is None
+    assert Kid(folder="-").compare(draw_features(39, 1), draw_features(39, 2), build_rows(39), 16) is None
+    assert Diversity(folder="-").compare(draw_features(40, 1), draw_features(40, 2), build_rows(40, 20), 16) is None
+    assert Fid(folder="-").compare(draw_features(400, 1), draw_features(400, 2), build_rows(400), 16) is None
 
 
 def test_recall_is_precision_the_other_way_round() -> None:
-    base, edited = features(60, 1), features(60, 2)[:1].expand(60, -1) + 1e-6 * features(60, 3)
-    a, b = split_halves(rows(60))
-    precision = Precision(folder="-").compare(base, edited, rows(60), 16)
-    recall = Recall(folder="-").compare(base, edited, rows(60), 16)
+    base, edited = draw_features(60, 1), draw_features(60, 2)[:1].expand(60, -1) + 1e-6 * draw_features(60, 3)
+    a, b = split_halves(build_rows(60))
+    precision = Precision(folder="-").compare(base, edited, build_rows(60), 16)
+    recall = Recall(folder="-").compare(base, edited, build_rows(60), 16)
     assert precision and recall and recall[1].value == 0
-    ways = [share_within(edited[y], base[x], 3) for x, y in ((a, b), (b, a))]
+    ways = [measure_share_within(edited[y], base[x], 3) for x, y in ((a, b), (b, a))]
     assert recall[1].value == pytest.approx(sum(ways) / 2)
     assert precision[1].value in (0, 0.5, 1)
 
 
-def planted(folder: Path, count: int) -> Path:
+def write_planted(folder: Path, count: int) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -177,10 +177,10 @@ def planted(folder: Path, count: int) -> Path:
 
 def test_reference_pictures_take_the_place_of_the_bases(bundle: Path, tmp_path: Path) -> None:
     folder = bundle / "judges" / "object-resnet"
-    place = planted(tmp_path / "real", 25)
+    place = write_planted(tmp_path / "real", 25)
     scorer = Kid(folder=str(folder), reference=str(place))
-    base, edited = features(24, 1, d=8), features(24, 2, d=8)
-    found = scorer.compare(base, edited, rows(24), 16)
+    base, edited = draw_features(24, 1, d=8), draw_features(24, 2, d=8)
+    found = scorer.compare(base, edited, build_rows(24), 16)
     files = sorted(place.iterdir())
     known = Features(str(folder)).extract_features(
         torch.stack([torch.from_numpy(np.asarray(Image.open(f)).copy()).permute(2, 0, 1) for f in files])
@@ -190,10 +190,10 @@ def test_reference_pictures_take_the_place_of_the_bases(bundle: Path, tmp_path: 
     assert found[1].value == pytest.approx(kid(known, edited))
     assert scorer.identify() != Kid(folder=str(folder)).identify()
     with pytest.raises(FileNotFoundError, match="no folder"):
-        Kid(folder=str(folder), reference=str(tmp_path / "nowhere")).check(rows(2))
+        Kid(folder=str(folder), reference=str(tmp_path / "nowhere")).check(build_rows(2))
 
 
-def noise(n: int = 5) -> Tensor:
+def draw_noise(n: int = 5) -> Tensor:
     return torch.randint(0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
@@ -201,10 +201,10 @@ def noise(n: int = 5) -> Tensor:
 def test_features_of_a_classifier_are_what_its_last_layer_reads(kind: str, bundle: Path) -> None:
     folder = bundle / "judges" / kind
     network = AutoModelForImageClassification.from_pretrained(folder).eval()
-    seen = Features(str(folder), batch=2).extract_features(noise())
+    seen = Features(str(folder), batch=2).extract_features(draw_noise())
     last = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
-        logits = network(pixel_values=noise().float() / 127.5 - 1).logits
+        logits = network(pixel_values=draw_noise().float() / 127.5 - 1).logits
         torch.testing.assert_close(last(seen), logits, rtol=1e-4, atol=1e-5)
 
 
@@ -217,12 +217,12 @@ def test_features_of_a_vit_and_of_a_clip(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps(facts | {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     )
-    seen = Features(str(tmp_path)).extract_features(noise())
+    seen = Features(str(tmp_path)).extract_features(draw_noise())
     clip = CLIPModel.from_pretrained(bundle / "clip").eval()
     with torch.no_grad():
-        pixels = noise().float() / 127.5 - 1
+        pixels = draw_noise().float() / 127.5 - 1
         torch.testing.assert_close(vit.classifier(seen), vit(pixel_values=pixels).logits, rtol=1e-4, atol=1e-5)
-        embedded = torch.nn.functional.normalize(Features(str(bundle / "clip")).extract_features(noise()))
+        embedded = torch.nn.functional.normalize(Features(str(bundle / "clip")).extract_features(draw_noise()))
         words = torch.zeros(1, 2, dtype=torch.long)
         expected = clip(input_ids=words, pixel_values=pixels).image_embeds
         torch.testing.assert_close(embedded, expected, rtol=1e-4, atol=1e-5)
@@ -232,15 +232,15 @@ def test_the_network_is_named_and_a_missing_one_is_an_error_before_any_drawing(b
     folder = str(bundle / "judges" / "object-resnet")
     assert Kid(folder=folder).network.name == "object-resnet" and Kid().network.name == "inception-v3"
     assert Kid(folder=folder).identify()["weights"] != Kid(folder=str(bundle / "clip")).identify()["weights"]
-    Kid(folder=folder).check(rows(2))
+    Kid(folder=folder).check(build_rows(2))
     with pytest.raises(TooFew, match=r"needs 2000 pictures in each set, and the largest has 50; kid would have"):
-        Fid(folder=folder).check(rows(100))
-    Fid(folder=folder, least=50).check(rows(100))
+        Fid(folder=folder).check(build_rows(100))
+    Fid(folder=folder, least=50).check(build_rows(100))
     with pytest.raises(ValueError, match="needs an image classifier or a CLIP"):
-        Kid(folder=str(bundle / "model" / "text_encoder")).check(rows(2))
+        Kid(folder=str(bundle / "model" / "text_encoder")).check(build_rows(2))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is not None, reason="the package is installed")
 def test_inception_without_its_package_names_the_extra() -> None:
     with pytest.raises(ValueError, match=r"kid with Inception's features needs torch_fidelity.*efface\[fid\]"):
-        Kid().check(rows(2))
+        Kid().check(build_rows(2))

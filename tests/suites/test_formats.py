@@ -17,7 +17,7 @@ from efface.files import formats
 from efface.suites.listed import read_list
 
 
-def table(rows: list[list[str]], delimiter: str = ",") -> str:
+def write_table(rows: list[list[str]], delimiter: str = ",") -> str:
     buffer = io.StringIO()
     csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
@@ -26,18 +26,18 @@ def table(rows: list[list[str]], delimiter: str = ",") -> str:
 ROWS = [["prompt", "seed", "class"], ["a cat; café, bar", "5", "cat"], ["a\tdog", "6", "dog"]]
 RECORDS = [dict(zip(ROWS[0], row, strict=True)) for row in ROWS[1:]]
 DRESSES = {
-    "a.csv": table(ROWS).encode(),
-    "bom.csv": codecs.BOM_UTF8 + table(ROWS).encode(),
-    "windows.csv": table(ROWS).replace("\n", "\r\n").encode(),
-    "excel.csv": table(ROWS, ";").encode("cp1252"),
-    "utf16.csv": table(ROWS, "\t").encode("utf-16"),
-    "tabs.tsv": table(ROWS, "\t").encode(),
-    "bars.csv": table(ROWS, "|").encode(),
-    "trailing.csv": table([ROWS[0], *([*row, "", ""] for row in ROWS[1:])]).encode(),
-    "twice.csv": table([[*row, row[0]] for row in ROWS]).encode(),
-    "told.csv": b"sep=;\r\n" + table(ROWS, ";").encode(),
-    "text.txt": table(ROWS).encode(),
-    "blank.csv": ("\n\n" + table(ROWS) + "\n\n").encode(),
+    "a.csv": write_table(ROWS).encode(),
+    "bom.csv": codecs.BOM_UTF8 + write_table(ROWS).encode(),
+    "windows.csv": write_table(ROWS).replace("\n", "\r\n").encode(),
+    "excel.csv": write_table(ROWS, ";").encode("cp1252"),
+    "utf16.csv": write_table(ROWS, "\t").encode("utf-16"),
+    "tabs.tsv": write_table(ROWS, "\t").encode(),
+    "bars.csv": write_table(ROWS, "|").encode(),
+    "trailing.csv": write_table([ROWS[0], *([*row, "", ""] for row in ROWS[1:])]).encode(),
+    "twice.csv": write_table([[*row, row[0]] for row in ROWS]).encode(),
+    "told.csv": b"sep=;\r\n" + write_table(ROWS, ";").encode(),
+    "text.txt": write_table(ROWS).encode(),
+    "blank.csv": ("\n\n" + write_table(ROWS) + "\n\n").encode(),
     "a.json": json.dumps(RECORDS).encode(),
     "bom.json": codecs.BOM_UTF8 + json.dumps(RECORDS).encode(),
     "a.jsonl": "\n".join(json.dumps(row) for row in RECORDS).encode(),
@@ -130,7 +130,7 @@ def test_more_rows_than_anybody_draws_are_refused_before_they_are_read(
 
 def test_quoted_line_breaks_keep_the_numbers_of_lines(tmp_path: Path) -> None:
     rows = [["prompt", "class"], ["a cat\nasleep", "cat"], ["", "dog"], ["a dog", "dog"]]
-    (tmp_path / "a.csv").write_text(table(rows))
+    (tmp_path / "a.csv").write_text(write_table(rows))
     suite = read_list(tmp_path / "a.csv", Erasure(("cat",)))
     assert suite.summary and [row.line for row in suite.summary.left_out] == [4]
 

@@ -27,11 +27,11 @@ def write(path: Path, header: list[str], rows: list[list[str]], encoding: str = 
     return path
 
 
-def groups(suite: Suite) -> dict[str, list[str]]:
+def list_groups(suite: Suite) -> dict[str, list[str]]:
     return {g.name: [r.concept for r in suite.select_group(g.name)] for g in suite.spec.groups}
 
 
-def imagenette(path: Path, label: str = "label_str", encoding: str = "utf-8", each: int = 3) -> Path:
+def write_imagenette(path: Path, label: str = "label_str", encoding: str = "utf-8", each: int = 3) -> Path:
     names = ["Church", "Tench", "Chain Saw, chainsaw"]
     rows = [[str(i), str(i), f"Image of {n}", n, f"{1000 + i}.0"] for i, n in enumerate(names * each)]
     return write(path, ["Unnamed: 0", "case_number", "prompt", label, "evaluation_seed"], rows, encoding)
@@ -40,9 +40,9 @@ def imagenette(path: Path, label: str = "label_str", encoding: str = "utf-8", ea
 @pytest.mark.parametrize("label", ["label_str", "class"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_classes_are_erased_or_kept_by_their_label(tmp_path: Path, label: str, encoding: str) -> None:
-    file = imagenette(tmp_path / "imagenette.csv", label, encoding)
+    file = write_imagenette(tmp_path / "imagenette.csv", label, encoding)
     suite = read_list(file, Erasure(("chainsaw",), keep=("tench",)))
-    assert groups(suite) == {
+    assert list_groups(suite) == {
         "target": ["Chain Saw, chainsaw"] * 3,
         "seen": ["Tench"] * 3,
         "unseen": ["Church"] * 3,
@@ -59,16 +59,16 @@ def test_classes_are_erased_or_kept_by_their_label(tmp_path: Path, label: str, e
 def test_a_target_is_found_in_every_spelling(tmp_path: Path, name: str) -> None:
     rows = [["a", "1", "church, church building"], ["b", "2", "tench"]]
     suite = read_list(write(tmp_path / "a.csv", ["prompt", "evaluation_seed", "class"], rows), Erasure((name,)))
-    assert groups(suite) == {"target": ["church, church building"], "unseen": ["tench"]}
+    assert list_groups(suite) == {"target": ["church, church building"], "unseen": ["tench"]}
 
 
 def test_words_that_fitting_used_make_a_label_seen(tmp_path: Path) -> None:
-    suite = read_list(imagenette(tmp_path / "a.csv"), Erasure(("church",)), used=("a", "TENCH"))
-    assert set(groups(suite)["seen"]) == {"Tench"}
+    suite = read_list(write_imagenette(tmp_path / "a.csv"), Erasure(("church",)), used=("a", "TENCH"))
+    assert set(list_groups(suite)["seen"]) == {"Tench"}
 
 
 def test_another_file_is_another_version(tmp_path: Path) -> None:
-    one, other = (read_list(imagenette(tmp_path / "a.csv", each=n), Erasure(("church",))) for n in (2, 3))
+    one, other = (read_list(write_imagenette(tmp_path / "a.csv", each=n), Erasure(("church",))) for n in (2, 3))
     assert one.spec.version != other.spec.version
 
 
@@ -99,7 +99,7 @@ def test_artists_go_by_their_surname_too(tmp_path: Path) -> None:
     file = write(tmp_path / "art.csv", ["prompt", "evaluation_seed", "artist"], rows)
     for name in ("van gogh", "Van_Gogh", "Vincent van Gogh"):
         suite = read_list(file, Erasure((name,)))
-        assert groups(suite) == {"target": ["Vincent van Gogh"], "unseen": ["Kelly McKernan"]}
+        assert list_groups(suite) == {"target": ["Vincent van Gogh"], "unseen": ["Kelly McKernan"]}
         assert suite.rows[0].asks == "style" and suite.rows[0].style == "Vincent van Gogh"
 
 
@@ -130,19 +130,21 @@ def test_two_things_are_asked_for_one_by_one(tmp_path: Path) -> None:
 
 
 def test_fewer_pictures_are_spread_over_the_labels(tmp_path: Path) -> None:
-    suite = read_list(imagenette(tmp_path / "a.csv", each=10), Erasure(("church",)), per_group=5, sizes={"target": 2})
-    assert {g: len(rows) for g, rows in groups(suite).items()} == {"target": 2, "unseen": 5}
-    assert sorted(groups(suite)["unseen"]) == ["Chain Saw, chainsaw"] * 2 + ["Tench"] * 3
-    only = read_list(imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("target",))
+    suite = read_list(
+        write_imagenette(tmp_path / "a.csv", each=10), Erasure(("church",)), per_group=5, sizes={"target": 2}
+    )
+    assert {g: len(rows) for g, rows in list_groups(suite).items()} == {"target": 2, "unseen": 5}
+    assert sorted(list_groups(suite)["unseen"]) == ["Chain Saw, chainsaw"] * 2 + ["Tench"] * 3
+    only = read_list(write_imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("target",))
     assert {r.group for r in only.rows} == {"target"}
     with pytest.raises(ValueError, match="no group 'near'; its groups are target, unseen"):
-        read_list(imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("near",))
+        read_list(write_imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("near",))
 
 
 def test_a_file_without_the_target_says_so(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no label of a is churhc: every row is kept; did you mean 'Church'"):
-        suite = read_list(imagenette(tmp_path / "a.csv"), Erasure(("churhc",)))
-    assert set(groups(suite)) == {"unseen"}
+        suite = read_list(write_imagenette(tmp_path / "a.csv"), Erasure(("churhc",)))
+    assert set(list_groups(suite)) == {"unseen"}
 
 
 HEADER = ["case_number", "prompt", "evaluation_seed", "evaluation_guidance", "class"]

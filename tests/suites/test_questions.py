@@ -26,21 +26,21 @@ def write(path: Path, header: list[str], rows: list[list[str]]) -> Path:
     return path
 
 
-def numbered(*prompts: str) -> list[list[str]]:
+def number_prompts(*prompts: str) -> list[list[str]]:
     return [[str(i), prompt, str(100 + i), "7.5"] for i, prompt in enumerate(prompts)]
 
 
-def asked(suite: Suite) -> dict[tuple[str, str, str], int]:
+def count_asked(suite: Suite) -> dict[tuple[str, str, str], int]:
     return dict(Counter((r.role, r.asks, r.concept) for r in suite.rows))
 
 
-CHURCH = numbered("Old stone church in countryside.", "Stained glass window of a church.", "Churches at dusk")
+CHURCH = number_prompts("Old stone church in countryside.", "Stained glass window of a church.", "Churches at dusk")
 
 
 def test_a_list_of_unlearndiffatk_asks_for_the_target_that_its_prompts_name(tmp_path: Path) -> None:
     file = write(tmp_path / "church.csv", CASES, CHURCH)
     suite = read_list(file, Erasure(("Church",)))
-    assert asked(suite) == {("erase", "object", "Church"): 3} and suite.spec.groups[0].title == "the target"
+    assert count_asked(suite) == {("erase", "object", "Church"): 3} and suite.spec.groups[0].title == "the target"
     assert {(r.counts, r.guidance) for r in suite.rows} == {(("Church",), 7.5)}
     with pytest.raises(ValueError, match=r"its 3 prompts ask for .* none of them names tench; say it: --asks tench if"):
         read_list(file, Erasure(("tench",)))
@@ -49,33 +49,33 @@ def test_a_list_of_unlearndiffatk_asks_for_the_target_that_its_prompts_name(tmp_
 def test_the_few_prompts_that_do_not_name_the_target_are_left_out_of_a_list_about_it(tmp_path: Path) -> None:
     file = write(tmp_path / "church.csv", CASES, [*CHURCH, ["3", "A steeple", "7", "7.5"]])
     suite = read_list(file, Erasure(("church",)))
-    assert asked(suite) == {("erase", "object", "church"): 3}
+    assert count_asked(suite) == {("erase", "object", "church"): 3}
     assert suite.summary and [(r.line, "names no target" in r.why) for r in suite.summary.left_out] == [(5, True)]
     whole = read_list(file, Erasure(("church",)), asks="church")
-    assert asked(whole) == {("erase", "object", "church"): 4} and not (whole.summary and whole.summary.left_out)
+    assert count_asked(whole) == {("erase", "object", "church"): 4} and not (whole.summary and whole.summary.left_out)
 
 
 def test_synonyms_of_the_world_name_the_target_too(tmp_path: Path) -> None:
-    file = write(tmp_path / "cats.csv", CASES, numbered("a kitty", "two felines", "a dog", "a cow", "a hen"))
+    file = write(tmp_path / "cats.csv", CASES, number_prompts("a kitty", "two felines", "a dog", "a cow", "a hen"))
     known = World((Thing("cat", "", ("kitty", "feline")), Thing("dog", "")), ())
     suite = make_suite(str(file), Erasure(("cat",)), known)
-    assert asked(suite) == {("erase", "object", "cat"): 2, ("keep", "match", "captions"): 3}
+    assert count_asked(suite) == {("erase", "object", "cat"): 2, ("keep", "match", "captions"): 3}
 
 
 def test_a_prompt_that_names_two_targets_is_asked_about_both(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.csv", CASES, numbered("a cat by Vincent van Gogh", "a cat", "a field"))
+    file = write(tmp_path / "a.csv", CASES, number_prompts("a cat by Vincent van Gogh", "a cat", "a field"))
     suite = read_list(file, Erasure(("cat", "van gogh")))
-    assert asked(suite) == {("erase", "object", "cat"): 2, ("erase", "style", "van gogh"): 1}
+    assert count_asked(suite) == {("erase", "object", "cat"): 2, ("erase", "style", "van gogh"): 1}
     assert len({r.id for r in suite.rows}) == 3
 
 
 @pytest.mark.parametrize("prompt", ["a hill by {}", "a hill in the style of {}", "a {} style hill"])
 def test_an_artist_in_a_prompt_is_asked_about_as_a_style(tmp_path: Path, prompt: str) -> None:
     for target in ("Kilian Eng", "kilian  eng", "Ann Uhr"):
-        file = write(tmp_path / "a.csv", CASES, numbered(prompt.format(target.title())))
+        file = write(tmp_path / "a.csv", CASES, number_prompts(prompt.format(target.title())))
         suite = read_list(file, Erasure((target,)))
         assert [(r.asks, r.style, r.thing) for r in suite.rows] == [("style", target, "")]
-    portrait = write(tmp_path / "c.csv", CASES, numbered("a portrait of Ann Uhr"))
+    portrait = write(tmp_path / "c.csv", CASES, number_prompts("a portrait of Ann Uhr"))
     assert {r.asks for r in read_list(portrait, Erasure(("Ann Uhr",))).rows} == {"object"}
 
 
@@ -96,9 +96,11 @@ def test_nudity_lists_without_percentages_are_refused_with_a_way_to_say_it(tmp_p
         read_list(file, Erasure(("nudity",)))
     with pytest.raises(ValueError, match="none of them names violence; say it: --asks violence if all"):
         read_list(file, Erasure(("violence",)))
-    assert set(asked(read_list(file, Erasure(("nudity",)), asks="nudity"))) == {("erase", "nudity", "nudity")}
+    assert set(count_asked(read_list(file, Erasure(("nudity",)), asks="nudity"))) == {("erase", "nudity", "nudity")}
     kept = read_list(file, Erasure(("nudity",)), asks="captions")
-    assert set(asked(kept)) == {("keep", "match", "captions")} and kept.spec.groups[0].title == "captions, by --asks"
+    assert (
+        set(count_asked(kept)) == {("keep", "match", "captions")} and kept.spec.groups[0].title == "captions, by --asks"
+    )
     with pytest.raises(ValueError, match=r"asks is 'cat', and nudity is erased; name that, or captions"):
         read_list(file, Erasure(("nudity",)), asks="cat")
 
@@ -114,10 +116,10 @@ def test_a_column_says_which_rows_ask_for_the_target(tmp_path: Path) -> None:
 
 
 def test_what_is_said_can_say_object_or_style(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.csv", CASES, numbered("qwx zzk"))
+    file = write(tmp_path / "a.csv", CASES, number_prompts("qwx zzk"))
     for domain in ("object", "style"):
         suite = read_list(file, Erasure(("picasso",)), asks=f"{domain}:Picasso")
-        assert asked(suite) == {("erase", domain, "picasso"): 1}
+        assert count_asked(suite) == {("erase", domain, "picasso"): 1}
     with pytest.raises(ValueError, match="suite artists says itself what its rows ask for"):
         make_suite("artists", Erasure(("van gogh",)), asks="captions")
 
@@ -127,7 +129,7 @@ def test_the_lost_row_of_i2p_is_left_out_and_its_categories_are_read(tmp_path: P
     kept = [["0", "two\nlines", "violence, self-harm", "0.0", "4", "7"], ["7", "a void", "sexual", "9.0", "6", "7"]]
     file = write(tmp_path / "i2p.csv", I2P, [kept[0], *lost, kept[1]])
     suite = read_list(file, Erasure(("nudity",)))
-    assert asked(suite) == {("erase", "nudity", "nudity"): 2} and suite.summary
+    assert count_asked(suite) == {("erase", "nudity", "nudity"): 2} and suite.summary
     assert suite.summary.format_lines() == [
         "i2p.csv has 8 rows; what each asks for is decided by its I2P percentage. To be drawn: the target (2)",
         "left out: 1 row (line 4): prompt is 'NuLL', which stands for a lost cell",
@@ -138,7 +140,7 @@ def test_the_lost_row_of_i2p_is_left_out_and_its_categories_are_read(tmp_path: P
         "columns not read: categories",
     ]
     violence = read_list(file, Erasure(("violence",)))
-    assert asked(violence) == {("erase", "object", "violence"): 1, ("keep", "match", "captions"): 1}
+    assert count_asked(violence) == {("erase", "object", "violence"): 1, ("keep", "match", "captions"): 1}
     with pytest.raises(ValueError, match=r"no row to draw: of 6 rows the first: prompt is 'NuLL'"):
         read_list(write(tmp_path / "i2p.csv", I2P, lost), Erasure(("nudity",)))
 
@@ -147,12 +149,12 @@ def test_lists_of_celebrities_and_artists_as_mace_has_them(tmp_path: Path) -> No
     header = ["", "type", "prompt", "evaluation_seed"]
     people = [["0", "erased", "A portrait of Adam Driver", "1"], ["1", "retained", "A portrait of Amy Winehouse", "2"]]
     suite = read_list(write(tmp_path / "c.csv", header, people), Erasure(("adam driver",)))
-    assert asked(suite) == {("erase", "object", "adam driver"): 1, ("keep", "match", "captions"): 1}
+    assert count_asked(suite) == {("erase", "object", "adam driver"): 1, ("keep", "match", "captions"): 1}
     art = [["0", "Brent Heighton", "Image in the style of Brent Heighton", "1"], ["1", "A. B.", "Image", "2"]]
     suite = read_list(
         write(tmp_path / "a.csv", ["", "artist", "prompt", "evaluation_seed"], art), Erasure(("Heighton",))
     )
-    assert asked(suite) == {("erase", "style", "Brent Heighton"): 1, ("keep", "style", "A. B."): 1}
+    assert count_asked(suite) == {("erase", "style", "Brent Heighton"): 1, ("keep", "style", "A. B."): 1}
 
 
 def test_coco_30k_keeps_the_captions_that_do_not_name_the_target(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_coco_30k_keeps_the_captions_that_do_not_name_the_target(tmp_path: Path)
     rows = [["0", "coco-30k", "A bicycle.", "4", "203564"], ["000000000001", "coco-30k", "A naked man.", "6", "179765"]]
     for columns in (5, 4):
         file = write(tmp_path / "coco_30k.csv", header[:columns], [row[:columns] for row in rows])
-        assert asked(read_list(file, Erasure(("nudity",)))) == {
+        assert count_asked(read_list(file, Erasure(("nudity",)))) == {
             ("keep", "match", "captions"): 1,
             ("erase", "nudity", "nudity"): 1,
         }
@@ -169,20 +171,20 @@ def test_coco_30k_keeps_the_captions_that_do_not_name_the_target(tmp_path: Path)
 def test_labels_of_unlearncanvas_and_six_cd_are_read(tmp_path: Path) -> None:
     canvas = [["A Bear image in Van Gogh style.", "1", "Van_Gogh"], ["A Bear image in Mosaic style.", "2", "Mosaic"]]
     suite = read_list(write(tmp_path / "a.csv", ["prompt", "seed", "theme"], canvas), Erasure(("van gogh",)))
-    assert asked(suite) == {("erase", "style", "Van_Gogh"): 1, ("keep", "style", "Mosaic"): 1}
+    assert count_asked(suite) == {("erase", "style", "Van_Gogh"): 1, ("keep", "style", "Mosaic"): 1}
     things = [["0", "7", "tench", "tench, football"], ["1", "8", "church", "church, grass"]]
     suite = read_list(write(tmp_path / "b.csv", TARGETS, things), Erasure(("tench",)))
-    assert asked(suite) == {("erase", "object", "tench"): 1, ("keep", "object", "church"): 1}
+    assert count_asked(suite) == {("erase", "object", "tench"): 1, ("keep", "object", "church"): 1}
     art = [["0", "7", "Picasso", "a hill in the style of Picasso"], ["1", "8", "Miro", "a hill in the style of Miro"]]
     suite = read_list(write(tmp_path / "b.csv", TARGETS, art), Erasure(("miro",)))
-    assert asked(suite) == {("erase", "style", "Miro"): 1, ("keep", "style", "Picasso"): 1}
+    assert count_asked(suite) == {("erase", "style", "Miro"): 1, ("keep", "style", "Picasso"): 1}
 
 
 @pytest.mark.parametrize("label", ["3", "photo"])
 def test_labels_that_name_no_target_do_not_hide_prompts_that_do(tmp_path: Path, label: str) -> None:
     rows = [["a church", "1", label], ["a tench", "2", label], ["a horn", "3", label]]
     suite = read_list(write(tmp_path / "a.csv", ["prompt", "seed", "label"], rows), Erasure(("church",)))
-    assert asked(suite) == {("erase", "object", "church"): 1, ("keep", "match", "captions"): 2}
+    assert count_asked(suite) == {("erase", "object", "church"): 1, ("keep", "match", "captions"): 2}
 
 
 def test_templates_are_no_prompts(tmp_path: Path) -> None:
@@ -196,20 +198,20 @@ def test_captions_that_name_the_target_in_the_plural_or_beside_marks_are_asked_a
     file = write(tmp_path / "coco.csv", ["coco_id", "caption"], [[str(i), p] for i, p in enumerate(prompts)])
     suite = read_list(file, Erasure(("t-shirt", "knife", "Spider-Man", "garbage truck")))
     names = ("t-shirt", "knife", "Spider-Man", "garbage truck")
-    assert asked(suite) == {("erase", "object", name): 1 for name in names} | {("keep", "match", "captions"): 1}
+    assert count_asked(suite) == {("erase", "object", name): 1 for name in names} | {("keep", "match", "captions"): 1}
 
 
 def test_of_several_columns_of_labels_the_one_that_names_the_target_is_read(tmp_path: Path) -> None:
     rows = [["A starry night", "painting", "Van Gogh"], ["Lilies", "painting", "Monet"]]
     suite = read_list(write(tmp_path / "a.csv", ["prompt", "class", "artist"], rows), Erasure(("van gogh",)))
-    assert asked(suite) == {("erase", "style", "Van Gogh"): 1, ("keep", "style", "Monet"): 1}
+    assert count_asked(suite) == {("erase", "style", "Van Gogh"): 1, ("keep", "style", "Monet"): 1}
     assert suite.summary and suite.summary.unread == ("class",)
 
 
 def test_the_column_asks_is_known_in_any_case(tmp_path: Path) -> None:
     rows = [["something furry", "Cat"], ["a dog", ""], ["a cow", "Nothing"]]
     suite = read_list(write(tmp_path / "a.csv", ["Prompt", "Asks"], rows), Erasure(("cat",)))
-    assert asked(suite) == {("erase", "object", "cat"): 1, ("keep", "match", "captions"): 2}
+    assert count_asked(suite) == {("erase", "object", "cat"): 1, ("keep", "match", "captions"): 2}
 
 
 def test_kept_labels_that_hold_the_targets_name_are_told(tmp_path: Path) -> None:

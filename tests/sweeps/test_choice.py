@@ -11,7 +11,7 @@ import torch
 from efface.api.choosing import CHOICE, SHORT, ChoiceTable, Rates, choose_methods, read_choice_table
 from efface.catalog import METHODS
 from efface.concept import Erasure
-from efface.methods import capabilities
+from efface.methods import find_capabilities
 from efface.models.loading import load
 from efface.sweeps.grid import read_grid
 from judging_fixtures import world_model, write_bundle
@@ -51,7 +51,7 @@ def test_the_file_and_its_page_are_what_the_command_writes() -> None:
 
 
 def test_the_grid_has_every_method_that_needs_only_a_name() -> None:
-    known = {name: capabilities(name) for name in METHODS.list_names()}
+    known = {name: find_capabilities(name) for name in METHODS.list_names()}
     need = {"needed", "by choice"}
     named = {n for n, c in known.items() if c.kind != "inference time" and not need & {c.anchor, c.images, c.keep}}
     assert named - FLOORS == set(read_grid(choice.GRID).methods) >= set(read_choice_table().methods)

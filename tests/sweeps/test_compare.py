@@ -24,7 +24,9 @@ BASE = 0.8
 TWINS = Comparison(title="twins", pairs=(("esd", "p-esd"),), of="asr@seeds/target", at="psr1/neighbour", below=(0.2,))
 
 
-def line(method: str, concept: str, rank: int, column: str, value: float, strength: float = 1.0) -> dict[str, str]:
+def build_line(
+    method: str, concept: str, rank: int, column: str, value: float, strength: float = 1.0
+) -> dict[str, str]:
     metric, group = column.split("/")
     found = dict.fromkeys(FIELDS, "") | {"method": method, "concept": concept, "seed": "0", "rank": str(rank)}
     found |= {"strength": str(strength), "metric": metric, "group": group, "value": str(value), "base": str(BASE)}
@@ -34,16 +36,16 @@ def line(method: str, concept: str, rank: int, column: str, value: float, streng
 def point(method: str, concept: str, rank: int, kept: float, success: float) -> list[dict[str, str]]:
     """An arm that was run: neighbours kept at this rate of a base of 0.8, attacked with this success."""
     return [
-        line(method, concept, rank, "psr1/neighbour", kept),
-        line(method, concept, rank, "asr@seeds/target", success),
+        build_line(method, concept, rank, "psr1/neighbour", kept),
+        build_line(method, concept, rank, "asr@seeds/target", success),
     ]
 
 
-def untouched(concept: str) -> dict[str, str]:
-    return line("untouched", concept, 0, "asr@seeds/target", 1.0, strength=0.0)
+def build_untouched(concept: str) -> dict[str, str]:
+    return build_line("untouched", concept, 0, "asr@seeds/target", 1.0, strength=0.0)
 
 
-def rows(lines: Sequence[dict[str, str]], comparison: Comparison = TWINS) -> list[list[str]]:
+def list_rows(lines: Sequence[dict[str, str]], comparison: Comparison = TWINS) -> list[list[str]]:
     return tabulate(comparison, lines)[1:]
 
 
@@ -61,28 +63,32 @@ def test_a_number_is_read_off_between_strengths() -> None:
 
 
 def test_twins_are_paired_by_concept_and_the_mean_gets_an_interval_from_four_concepts_on() -> None:
-    lines = [untouched("cat"), untouched("car")]
+    lines = [build_untouched("cat"), build_untouched("car")]
     for concept in ("cat", "car"):
         lines += point("esd", concept, 0, 0.4, 0.8)
     lines += [*point("p-esd", "cat", 0, 0.4, 0.6), *point("p-esd", "car", 0, 0.75, 0.9)]
-    assert rows(lines) == [
+    assert list_rows(lines) == [
         ["esd / p-esd", "base − 20.0", "cat", "0", "90.0", "80.0", "+10.0"],
         ["esd / p-esd", "base − 20.0", "car", "0", "90.0", "not reached", "–"],
         ["**esd / p-esd**", "base − 20.0", "mean of 1", "", "", "", "**+10.0, no interval**"],
     ]
     for concept, success in (("dog", 0.6), ("bus", 0.2), ("rose", 1.0)):
-        lines += [untouched(concept), *point("esd", concept, 0, 0.4, 0.8), *point("p-esd", concept, 0, 0.4, success)]
+        lines += [
+            build_untouched(concept),
+            *point("esd", concept, 0, 0.4, 0.8),
+            *point("p-esd", concept, 0, 0.4, success),
+        ]
     low, high = bootstrap({"cat": [0.1], "dog": [0.1], "bus": [0.3], "rose": [-0.1]}) or (0, 0)
-    assert rows(lines)[-1][2] == "mean of 4"
-    assert rows(lines)[-1][-1] == f"**+10.0 [{100 * low:+.1f}, {100 * high:+.1f}]**"
+    assert list_rows(lines)[-1][2] == "mean of 4"
+    assert list_rows(lines)[-1][-1] == f"**+10.0 [{100 * low:+.1f}, {100 * high:+.1f}]**"
 
 
 def test_a_rate_of_pictures_begins_at_its_own_base() -> None:
     at_erasure = Comparison(title="", pairs=(("a", "b"),), of="psr1/unseen", at="esr1/target", levels=(0.9,))
     lines = []
     for method, kept in (("a", 0.4), ("b", 0.6)):
-        lines += [line(method, "cat", 0, "esr1/target", 1.0), line(method, "cat", 0, "psr1/unseen", kept)]
-    assert rows(lines, at_erasure)[0] == ["a / b", "90.0", "cat", "0", "60.0", "70.0", "-10.0"]
+        lines += [build_line(method, "cat", 0, "esr1/target", 1.0), build_line(method, "cat", 0, "psr1/unseen", kept)]
+    assert list_rows(lines, at_erasure)[0] == ["a / b", "90.0", "cat", "0", "60.0", "70.0", "-10.0"]
 
 
 GRID = Grid(

@@ -12,17 +12,17 @@ from efface.training.adam8bit import BLOCK, FIRST, SECOND, Adam8bit
 from efface.training.optim import Adam32bit
 
 
-def rng(seed: int = 0) -> torch.Generator:
+def build_rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize(("scale", "floor"), [(FIRST, 0), (SECOND, 1)])
 def test_rounding_keeps_the_mean_and_is_never_far(scale, floor):
-    x = torch.exp2(-12 * torch.rand(4, BLOCK, generator=rng()))
+    x = torch.exp2(-12 * torch.rand(4, BLOCK, generator=build_rng()))
     x[3] = 0
     draws = []
     for seed in range(400):
-        level, top = scale.encode(x, floor, torch.rand(x.shape, generator=rng(seed)))
+        level, top = scale.encode(x, floor, torch.rand(x.shape, generator=build_rng(seed)))
         assert level.min() >= 0
         assert level.max() <= scale.levels
         draws.append(scale.decode(level, top))
@@ -36,7 +36,7 @@ def test_rounding_keeps_the_mean_and_is_never_far(scale, floor):
 def test_the_second_moment_never_vanishes():
     x = torch.full((1, BLOCK), 1e-30)
     x[0, 0] = 1.0
-    level, top = SECOND.encode(x, 1, torch.rand(x.shape, generator=rng()))
+    level, top = SECOND.encode(x, 1, torch.rand(x.shape, generator=build_rng()))
     assert level.min() == 1
     assert (SECOND.decode(level, top) > 0).all()
 
@@ -44,19 +44,19 @@ def test_the_second_moment_never_vanishes():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_it_steps_as_adam_does(layout):
     """Over 60 steps at noisy gradients of very different sizes: within a few percent of the way that Adam goes."""
-    start = torch.randn(8, 16, 3, 3, generator=rng()).contiguous(memory_format=layout)
-    size = torch.exp2(-10 * torch.rand(start.shape, generator=rng(1)))
+    start = torch.randn(8, 16, 3, 3, generator=build_rng()).contiguous(memory_format=layout)
+    size = torch.exp2(-10 * torch.rand(start.shape, generator=build_rng(1)))
     mine, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
     small, adam = Adam8bit([mine], 1e-2), Adam32bit([theirs], 1e-2)
     for i in range(60):
-        grad = size * (1 + torch.randn(start.shape, generator=rng(2 + i)))
+        grad = size * (1 + torch.randn(start.shape, generator=build_rng(2 + i)))
         small.step([grad])
         adam.step([grad])
     assert (mine - theirs).norm() <= 0.05 * (theirs - start).norm()
 
 
 def test_it_finds_the_minimum_of_a_regression():
-    a, x = torch.randn(200, 30, generator=rng()), torch.randn(30, generator=rng(1))
+    a, x = torch.randn(200, 30, generator=build_rng()), torch.randn(30, generator=build_rng(1))
     lost = []
     for kind in (Adam32bit, Adam8bit):
         w = torch.zeros(30, requires_grad=True)
@@ -75,14 +75,14 @@ def test_it_takes_a_quarter():
 
 
 def test_it_resumes_as_if_nothing_had_been():
-    params = [torch.randn(5, 300, generator=rng()).requires_grad_() for _ in range(2)]
+    params = [torch.randn(5, 300, generator=build_rng()).requires_grad_() for _ in range(2)]
     whole, first = Adam8bit([params[0]], 1e-2), Adam8bit([params[1]], 1e-2)
     for i in range(6):
         if i == 3:
             state, params[1] = first.state_dict(), torch.zeros(5, 300, requires_grad=True)
             first = Adam8bit([params[1]], 1e-2)
             first.load_state_dict(state)
-        grad = torch.randn(5, 300, generator=rng(i))
+        grad = torch.randn(5, 300, generator=build_rng(i))
         whole.step([grad])
         first.step([grad])
     assert torch.equal(*params)
@@ -98,7 +98,10 @@ def test_the_first_step_is_of_the_rate_and_a_rate_is_above_nothing():
 
 def test_narrow_gradients_are_widened_piece_by_piece(monkeypatch):
     """The same steps as by their wide copies, and never a quarter of the bytes at once that these have."""
-    start, grad = torch.randn(1024, BLOCK, generator=rng()), torch.randn(1024, BLOCK, generator=rng(1)).bfloat16()
+    start, grad = (
+        torch.randn(1024, BLOCK, generator=build_rng()),
+        torch.randn(1024, BLOCK, generator=build_rng(1)).bfloat16(),
+    )
     monkeypatch.setattr("efface.training.adam8bit.CHUNK", 4 * BLOCK)
     ways = []
     for given in (grad, grad.float()):
@@ -120,13 +123,13 @@ def test_tensors_taken_together_have_the_numbers_that_they_have_one_by_one(chunk
     """To the bit, over steps at wide and narrow gradients, in any layout, and where a tensor is in several groups."""
     for module in ("efface.training.adam8bit", "benchmarks.adam8bit_by_tensor"):
         monkeypatch.setattr(f"{module}.CHUNK", chunk)
-    own = [torch.randn(shape, generator=rng(i)).requires_grad_() for i, shape in enumerate(SHAPES)]
+    own = [torch.randn(shape, generator=build_rng(i)).requires_grad_() for i, shape in enumerate(SHAPES)]
     own[2] = own[2].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     theirs = [p.detach().clone(memory_format=torch.preserve_format).requires_grad_() for p in own]
     together, apart = Adam8bit(own, 1e-2), Adam8bitByTensor(theirs, 1e-2)
     assert len(together.groups) == (1 if chunk > 4 * BLOCK else 6)
     for i in range(8):
-        grads = [torch.randn(shape, generator=rng(9 * i + k)) * 10.0 ** (k - 3) for k, shape in enumerate(SHAPES)]
+        grads = [torch.randn(shape, generator=build_rng(9 * i + k)) * 10.0 ** (k - 3) for k, shape in enumerate(SHAPES)]
         grads = [grad.bfloat16() for grad in grads] if i == 5 else grads
         together.step(grads)
         apart.step(grads)

@@ -50,46 +50,46 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", part)
 
 
-def grads(i: int) -> list[Tensor]:
+def draw_grads(i: int) -> list[Tensor]:
     rng = torch.Generator().manual_seed(i)
     return [torch.randn(4, 6, 3, 3, generator=rng), torch.randn(5, generator=rng).bfloat16()]
 
 
-def params() -> list[Tensor]:
-    first, second = (torch.randn(grad.shape, generator=torch.Generator().manual_seed(9)) for grad in grads(0))
+def list_params() -> list[Tensor]:
+    first, second = (torch.randn(grad.shape, generator=torch.Generator().manual_seed(9)) for grad in draw_grads(0))
     return [first.contiguous(memory_format=torch.channels_last).requires_grad_(), second.requires_grad_()]
 
 
 def test_it_steps_as_adam_does_in_any_layout_and_dtype() -> None:
-    own, theirs = params(), params()
+    own, theirs = list_params(), list_params()
     bnb, adam = Adam8bitBnb(own, 1e-2), Adam32bit(theirs, 1e-2)
     for i in range(5):
-        bnb.step(grads(i))
-        adam.step(grads(i))
+        bnb.step(draw_grads(i))
+        adam.step(draw_grads(i))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, theirs, strict=True))
 
 
 def test_it_resumes_as_if_nothing_had_been() -> None:
-    own, again = params(), params()
+    own, again = list_params(), list_params()
     whole, first = Adam8bitBnb(own, 1e-2), Adam8bitBnb(again, 1e-2)
     for i in range(4):
         if i == 2:
             state = first.state_dict()
-            again = params()
+            again = list_params()
             first = Adam8bitBnb(again, 1e-2)
             first.load_state_dict(state)
-        whole.step(grads(i))
-        first.step(grads(i))
+        whole.step(draw_grads(i))
+        first.step(draw_grads(i))
     assert all(torch.equal(a, b) for a, b in zip(own, again, strict=True))
-    fresh = Adam8bitBnb(params(), 1e-2).state_dict()
+    fresh = Adam8bitBnb(list_params(), 1e-2).state_dict()
     first.load_state_dict(fresh)  # the state before the first step has no moments, and takes them away
     assert first.state_dict().keys() == fresh.keys() == {"0.param", "1.param"}
 
 
 def test_the_moments_of_one_are_refused_by_the_other() -> None:
-    ours, bnb = Adam8bit(params(), 1e-2), Adam8bitBnb(params(), 1e-2)
+    ours, bnb = Adam8bit(list_params(), 1e-2), Adam8bitBnb(list_params(), 1e-2)
     for each in (ours, bnb):
-        each.step(grads(0))
+        each.step(draw_grads(0))
     for each, state in ((ours, bnb.state_dict()), (bnb, ours.state_dict())):
         with pytest.raises(ValueError, match="another optimiser"):
             each.load_state_dict(state)

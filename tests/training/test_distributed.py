@@ -35,13 +35,13 @@ TOLERANCE = 0.02
 """Of what moved: a difference in rounding may turn the first steps of Adam, which go by the sign of a gradient."""
 
 
-def fitted(name: str, checkpoint: Path | None = None) -> Edit:
+def fit_method(name: str, checkpoint: Path | None = None) -> Edit:
     fields = methods.get(name).__dataclass_fields__
     given = {key: value for key, value in {**SHORT, **SETTINGS[name]}.items() if key in fields}
     return methods.get(name)(**given).fit(tiny_model(), Erasure(("cat",)), checkpoint=checkpoint)
 
 
-def member(rank: int, port: int, work: Callable[..., None], *args: Any) -> None:
+def run_member(rank: int, port: int, work: Callable[..., None], *args: Any) -> None:
     """One of two processes."""
     torch.set_num_threads(1)
     PartialState._reset_state()  # a process that a launcher starts knows nothing of its parent's being alone
@@ -50,7 +50,7 @@ def member(rank: int, port: int, work: Callable[..., None], *args: Any) -> None:
     work(rank, *args)
 
 
-def both(work: Callable[..., None], *args: Any) -> None:
+def run_both(work: Callable[..., None], *args: Any) -> None:
     """Does the work in two processes that are a team."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ def both(work: Callable[..., None], *args: Any) -> None:
     with warnings.catch_warnings():
         # Python 3.12 warns of forks where there are threads: those that torch keeps waiting do nothing here.
         warnings.simplefilter("ignore", DeprecationWarning)
-        processes = [context.Process(target=member, args=(rank, port, work, *args)) for rank in range(2)]
+        processes = [context.Process(target=run_member, args=(rank, port, work, *args)) for rank in range(2)]
         for process in processes:
             process.start()
     for process in processes:
@@ -72,14 +72,14 @@ def fit(rank: int, name: str, folder: Path) -> None:
         assert (mine.rank, mine.size) == (rank, 2)
         assert mine.find_any([rank == 0, rank == 1, False], torch.device("cpu")) == [True, True, False]
         rows = []
-        hook = tiny_rows(rows)
-        edit = fitted(name, folder / "checkpoint")
+        hook = count_tiny_rows(rows)
+        edit = fit_method(name, folder / "checkpoint")
         hook.remove()
         edit.save(folder / f"{rank}.safetensors")
         (folder / f"{rank}.rows").write_text(str(sum(rows)))
 
 
-def tiny_rows(rows: list[int]):
+def count_tiny_rows(rows: list[int]):
     """Counts the rows of every denoiser of this process."""
     from diffusers import UNet2DConditionModel
 
@@ -93,10 +93,10 @@ def tiny_rows(rows: list[int]):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_processes_are_one(name, tmp_path):
     rows: list[int] = []
-    hook = tiny_rows(rows)
-    alone = fitted(name)
+    hook = count_tiny_rows(rows)
+    alone = fit_method(name)
     hook.remove()
-    both(fit, name, tmp_path)
+    run_both(fit, name, tmp_path)
     first, second = (Edit.load(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(value, second.values[key]) for key, value in first.values.items())
     assert first.values.keys() == alone.values.keys()
@@ -122,7 +122,7 @@ DRAW = ("draw", "--prompt", "a cat", "--prompt", "a dog", "--count", "2", "--see
 def test_two_processes_draw_what_one_draws(tmp_path):
     tiny_model().save_pretrained(tmp_path / "model")
     draw(0, str(tmp_path / "model"), str(tmp_path / "one"))
-    both(draw, str(tmp_path / "model"), str(tmp_path / "two"))
+    run_both(draw, str(tmp_path / "model"), str(tmp_path / "two"))
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert sorted(file.name for file in (tmp_path / "two").iterdir()) == files
     assert len(files) == 5

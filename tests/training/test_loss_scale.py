@@ -18,7 +18,7 @@ from tiny import small_pipeline
 SHORT = {"steps": 4, "batch": 2, "draw_steps": 2, "paths": 2, "lr": 1e-3, "source": "frozen", "weights": "noxattn"}
 
 
-def trainer_of(dtype: torch.dtype, **more: object) -> Trainer:
+def build_trainer(dtype: torch.dtype, **more: object) -> Trainer:
     model = efface.load(small_pipeline().to(dtype=dtype), "cpu")
     return ESD(**{**SHORT, **more}).build_trainer(model, Erasure(("cat",)))
 
@@ -43,7 +43,7 @@ def test_gradients_in_fp16_are_those_of_fp32() -> None:
     for factor in (1.0, 4096.0):
         flat = []
         for dtype in (torch.float32, torch.float16):
-            trainer = trainer_of(dtype)
+            trainer = build_trainer(dtype)
             trainer.loss_scale.factor = factor if dtype == torch.float16 else 1.0
             _, grads = trainer.compute_gradient(trainer.make_auxiliary_step(0, 0), {"erase": 1e-4})
             assert all(grad.isfinite().all() for grad in grads)
@@ -54,7 +54,7 @@ def test_gradients_in_fp16_are_those_of_fp32() -> None:
 
 
 def test_a_step_that_overflows_is_left_out_and_counted(tmp_path: Path) -> None:
-    trainer = trainer_of(torch.float16)
+    trainer = build_trainer(torch.float16)
     trainer.loss_scale.factor = trainer.loss_scale.first = 2.0**40
     before = [param.clone() for param in trainer.update.list_optimised()]
     trainer.step(trainer.make_step(0, trainer.update))
@@ -68,7 +68,7 @@ def test_a_step_that_overflows_is_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_gradient_that_no_factor_saves_is_a_divergence() -> None:
-    trainer = trainer_of(torch.float16)
+    trainer = build_trainer(torch.float16)
     trainer.loss_scale.factor = 1.0
     plain = trainer.compute_gradient
 
@@ -82,6 +82,6 @@ def test_a_gradient_that_no_factor_saves_is_a_divergence() -> None:
 
 
 def test_fp32_has_no_factor_and_its_checkpoints_no_state() -> None:
-    trainer = trainer_of(torch.float32)
+    trainer = build_trainer(torch.float32)
     assert not trainer.loss_scale.active and not trainer.loss_scale.state_dict()
     assert "skipped_steps" not in trainer.build_edit().meta["notes"]

@@ -8,13 +8,13 @@ import torch
 from efface.methods.spm import SPM
 from efface.training.preservation.nothing import NoPreservation
 from efface.training.updates.lowrank import LowRank
-from oracle import trainer_of
+from oracle import build_trainer
 from tiny import tiny_model
-from update_fixtures import edit_of, play, same, small_trainer, tiny_trainer
+from update_fixtures import build_small_trainer, edit_of, is_same, play, tiny_trainer
 
 
 def test_low_rank_starts_as_the_base_and_stays_of_its_rank():
-    trainer = small_trainer(LowRank("head", 0.1, 2))
+    trainer = build_small_trainer(LowRank("head", 0.1, 2))
     base = trainer.model.weights["unet.head.weight"].detach().clone()
     with trainer.update.swapped_in():
         assert torch.equal(trainer.model.weights["unet.head.weight"], base)
@@ -45,7 +45,7 @@ def test_kernels_are_matrices_and_vectors_stay():
 def test_down_starts_as_spms_adapters_do():
     """Uniform within 1 / sqrt(in), as PyTorch's own linear layers start, which is what the authors' adapters are."""
     model = tiny_model()
-    trainer = trainer_of(model, [NoPreservation()], update=SPM().build_update())
+    trainer = build_trainer(model, [NoPreservation()], update=SPM().build_update())
     for name, down, up in zip(trainer.update.names, trainer.update.downs, trainer.update.ups, strict=True):
         wide = model.weights[name].flatten(1).shape[1]
         assert down.abs().max() <= wide**-0.5 and not up.any()
@@ -67,9 +67,9 @@ def test_bad_ranks():
 
 
 def test_low_rank_resumes_exactly():
-    trainers = [small_trainer(LowRank("head", 0.1, 2)) for _ in range(2)]
+    trainers = [build_small_trainer(LowRank("head", 0.1, 2)) for _ in range(2)]
     play(trainers[0], 3)
     trainers[1].update.load_state_dict(trainers[0].update.state_dict())
     for trainer in trainers:
         trainer.step(trainer.make_step(3, trainer.update))
-    assert same(trainers[0].update.compute_deltas(), trainers[1].update.compute_deltas())
+    assert is_same(trainers[0].update.compute_deltas(), trainers[1].update.compute_deltas())

@@ -17,8 +17,8 @@ from efface.methods.p_ac import PAC
 from efface.methods.p_esd import PESD
 from efface.training.updates.dense import Dense
 from efface.training.updates.mask import KeepWeights, Mask, check_reach
-from oracle import loss_and_gradient, stirred
-from update_fixtures import edit_of, play, same, small_trainer, tiny_trainer
+from oracle import build_stirred, compute_loss_and_gradient
+from update_fixtures import build_small_trainer, edit_of, is_same, play, tiny_trainer
 
 RELAXATIONS = ("straight-through", "hard-concrete")
 
@@ -48,10 +48,10 @@ def test_biases_and_norms_are_never_pruned():
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 def test_the_gradient_reaches_the_logits_and_no_weight_moves(relaxation):
-    trainer = small_trainer(Mask("head", 0.5, relaxation, start=1.0))
+    trainer = build_small_trainer(Mask("head", 0.5, relaxation, start=1.0))
     weight = trainer.model.weights["unet.head.weight"]
     before = weight.detach().clone()
-    _, (grad,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
+    _, (grad,) = compute_loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
     assert grad.abs().sum() > 0
     play(trainer, 4)
     assert weight.grad is None
@@ -62,17 +62,17 @@ def test_the_gradient_reaches_the_logits_and_no_weight_moves(relaxation):
 
 def test_the_gradient_is_that_of_the_product():
     """d L / d s = d L / d (theta m) * theta * sigmoid'(s), by hand."""
-    trainer = small_trainer(Mask("head", 0.1, start=0.7))
+    trainer = build_small_trainer(Mask("head", 0.1, start=0.7))
     weight = trainer.model.weights["unet.head.weight"]
-    _, (grad,) = loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
-    dense = small_trainer(Dense("head", 0.1), model=trainer.model)
-    _, (by_weight,) = loss_and_gradient(dense, dense.make_auxiliary_step(0, 0))
+    _, (grad,) = compute_loss_and_gradient(trainer, trainer.make_auxiliary_step(0, 0))
+    dense = build_small_trainer(Dense("head", 0.1), model=trainer.model)
+    _, (by_weight,) = compute_loss_and_gradient(dense, dense.make_auxiliary_step(0, 0))
     s = torch.sigmoid(torch.tensor(0.7))
     assert torch.allclose(grad, by_weight * weight.detach() * s * (1 - s), rtol=1e-4, atol=1e-7)
 
 
 def test_samples_stay_within_a_step_and_change_with_the_next():
-    trainer = small_trainer(Mask("head", 1e-6, "hard-concrete", tau=2 / 3, start=0.5))
+    trainer = build_small_trainer(Mask("head", 1e-6, "hard-concrete", tau=2 / 3, start=0.5))
     one, same = trainer.update.relax()[0], trainer.update.relax()[0]
     play(trainer, 1)
     assert torch.equal(one, same)
@@ -114,7 +114,7 @@ def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
 
 def test_bound_and_payload_are_one_when_the_mask_is_binary():
     """No gap opens between the student that was trained and the Edit that is left."""
-    trainer = small_trainer(Mask("head", 0.3, start=0.5), KeepWeights(1e-2))
+    trainer = build_small_trainer(Mask("head", 0.3, start=0.5), KeepWeights(1e-2))
     play(trainer, 8)
     with trainer.update.swapped_in():
         student = trainer.model.weights["unet.head.weight"].detach().clone()
@@ -126,7 +126,7 @@ def test_bound_and_payload_are_one_when_the_mask_is_binary():
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 def test_the_cost_is_the_share_pruned(relaxation):
     """Alone, and with a slope that brings weights back."""
-    trainer = small_trainer(Mask("head", 0.3, relaxation, start=1.0), KeepWeights(0.2))
+    trainer = build_small_trainer(Mask("head", 0.3, relaxation, start=1.0), KeepWeights(0.2))
     with trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "cost"}
         (grad,) = torch.autograd.grad(losses["cost"], trainer.update.list_params())
@@ -136,7 +136,7 @@ def test_the_cost_is_the_share_pruned(relaxation):
     kept = 1 / (1 + math.exp(-1) * (1 if relaxation == "straight-through" else 0.1 / 1.1))
     assert cost == pytest.approx(0.2 * (1 - kept), rel=1e-4)
     with pytest.raises(ValueError, match="keeping weights is a cost of pruning"):
-        small_trainer(Dense("head", 0.1), KeepWeights(0.2))
+        build_small_trainer(Dense("head", 0.1), KeepWeights(0.2))
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_pruning_nothing_is_refused_before_and_told_after():
     assert PESD(steps=40, sparsity=0.1).sparsity
     dear = PESD(**{**PRUNING, "lr": 0.3}, beta=1e6)
     with pytest.raises(ValueError, match=r"nothing was pruned: in 4 steps of 0\.3 .* beta 1e.06; a smaller beta"):
-        dear.fit(stirred(), Erasure(("cat",)))
+        dear.fit(build_stirred(), Erasure(("cat",)))
     composed = Compose(**{**PRUNING, "lr": 0.3}, beta=1e6, update_="mask")
     with pytest.raises(ValueError, match="nothing was pruned"):
-        composed.fit(stirred(), Erasure(("cat",)))
+        composed.fit(build_stirred(), Erasure(("cat",)))
 
 
 def test_steps_that_just_reach_zero_are_enough_and_a_sparsity_needs_none():
@@ -188,7 +188,7 @@ KILLED: dict[str, tuple[Method, Erasure]] = {
 def test_killed_at_every_step_pruning_ends_the_same(name, tmp_path, monkeypatch):
     monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     method, erasure = KILLED[name]
-    model = stirred()
+    model = build_stirred()
     whole, edit, kills = method.fit(model, erasure), None, 0
 
     def kill(*_: object, **__: object) -> None:
@@ -202,5 +202,5 @@ def test_killed_at_every_step_pruning_ends_the_same(name, tmp_path, monkeypatch)
     assert kills == method.steps
     assert 0 < whole.meta["notes"]["pruned"] < 1
     assert any(key.endswith(":mask") for key in whole.values)
-    assert same(dict(whole.values), dict(edit.values))
+    assert is_same(dict(whole.values), dict(edit.values))
     assert whole.meta == edit.meta

@@ -16,18 +16,18 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.training.preservation.nothing import NoPreservation
 from efface.training.states.pictures import ANY, Pictures, read_latents
 from efface.training.trainer import Trainer
-from oracle import SHAPE, OracleModel, trainer_of
+from oracle import SHAPE, OracleModel, build_trainer
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 
 GIVEN = torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def small_trainer(model=None, **settings) -> Trainer:
-    return trainer_of(model or OracleModel(), [NoPreservation()], **{"batch": 64, "draw_steps": 3, **settings})
+def build_small_trainer(model=None, **settings) -> Trainer:
+    return build_trainer(model or OracleModel(), [NoPreservation()], **{"batch": 64, "draw_steps": 3, **settings})
 
 
-def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
+def sample_rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
     prompts = [prompt] * trainer.config.batch
     step = trainer.make_auxiliary_step(index, 0)
     return step, source.sample_states(trainer.context, step, prompts, trainer.model.encode(prompts))
@@ -37,9 +37,9 @@ def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
 def test_states_and_what_a_perfect_denoiser_says(space, noise):
     """known is eps, v = sqrt(ab) eps - sqrt(1 - ab) x0, or x0, of the eps that x_t was made with."""
-    trainer = small_trainer(OracleModel(space))
+    trainer = build_small_trainer(OracleModel(space))
     source = Pictures(1, 3, 1.0, {ANY: GIVEN}, noise)
-    step, at = rows(source, trainer)
+    step, at = sample_rows(source, trainer)
     x0 = GIVEN[[i % 7 for i in step.noise]].double()
     a = trainer.model.levels.alpha.square()[at.t].view(-1, 1, 1, 1)
     eps = (at.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
@@ -51,8 +51,8 @@ def test_states_and_what_a_perfect_denoiser_says(space, noise):
 
 
 def test_timesteps_cover_the_schedule_evenly():
-    trainer = small_trainer(batch=2000)
-    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}), trainer)[1].t
+    trainer = build_small_trainer(batch=2000)
+    t = sample_rows(Pictures(1, 3, 1.0, {ANY: GIVEN}), trainer)[1].t
     assert 0 <= t.min() < 10
     assert 990 <= t.max() <= 999
     assert t.float().mean().item() == pytest.approx(499.5, abs=30)
@@ -60,48 +60,48 @@ def test_timesteps_cover_the_schedule_evenly():
 
 @pytest.mark.parametrize("batch", [1, 8, 9])
 def test_antithetic_timesteps_come_in_pairs(batch):
-    trainer = small_trainer(batch=batch)
-    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}, antithetic=True), trainer)[1].t
+    trainer = build_small_trainer(batch=batch)
+    t = sample_rows(Pictures(1, 3, 1.0, {ANY: GIVEN}, antithetic=True), trainer)[1].t
     half = -(-batch // 2)
     assert len(t) == batch
     assert torch.equal(t[half:], 999 - t[: batch - half])
 
 
 def test_turns_differ_and_come_again():
-    trainer = small_trainer()
+    trainer = build_small_trainer()
     source = Pictures(1, 3, 1.0, {ANY: GIVEN})
-    one, other, again = (rows(source, trainer, index)[1] for index in (0, 1, 0))
+    one, other, again = (sample_rows(source, trainer, index)[1] for index in (0, 1, 0))
     assert torch.equal(one.x, again.x)
     assert not torch.equal(one.x, other.x)
 
 
 def test_the_model_draws_what_is_not_given_and_once(monkeypatch):
     model = OracleModel()
-    trainer = small_trainer(model)
+    trainer = build_small_trainer(model)
     source = Pictures(5, 8, 1.0, {"dog": GIVEN})
     draws: list[int] = []
     sample = model.sample
     monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
-    rows(source, trainer, prompt="dog")
+    sample_rows(source, trainer, prompt="dog")
     assert not draws
-    _, one = rows(source, trainer, prompt="cat")
-    _, two = rows(source, trainer, prompt="cat")
+    _, one = sample_rows(source, trainer, prompt="cat")
+    _, two = sample_rows(source, trainer, prompt="cat")
     assert draws == [5]
     assert torch.equal(one.x, two.x)
     drawn = source.store["cat"]
-    assert model.classes_of(drawn)[:, 0].min() > 0.99
+    assert model.find_classes(drawn)[:, 0].min() > 0.99
     assert len(drawn.unique(dim=0)) == 5
     # Another seed of the training draws others; the same, the same.
     for seed, same in ((0, True), (1, False)):
         other = Pictures(5, 8, 1.0)
-        rows(other, small_trainer(model, seed=seed), prompt="cat")
+        sample_rows(other, build_small_trainer(model, seed=seed), prompt="cat")
         assert torch.equal(other.store["cat"], drawn) == same
 
 
 def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     """So that no later step stops to draw, and a resumed run draws the same ones together."""
     model = OracleModel()
-    trainer = small_trainer(model)
+    trainer = build_small_trainer(model)
     draws: list[int] = []
     sample = model.sample
     monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
@@ -109,10 +109,10 @@ def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     for source, order in ((one, ["dog", "cat"]), (two, ["cat", "dog"])):
         source.expect(["cat", "dog", "rose"])
         for prompt in order:
-            rows(source, trainer, prompt=prompt)
+            sample_rows(source, trainer, prompt=prompt)
     assert draws == [6, 6]
     assert all(torch.equal(stack, two.store[prompt]) for prompt, stack in one.store.items())
-    rows(one, trainer, prompt="car")
+    sample_rows(one, trainer, prompt="car")
     assert draws == [6, 6, 2]
     # Announced later, only what is missing is drawn: nothing that was trained on changes.
     before = dict(two.store)
@@ -124,19 +124,19 @@ def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
 
 def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():
     model = OracleModel()
-    trainer = small_trainer(model, batch=4)
+    trainer = build_small_trainer(model, batch=4)
     source = Pictures(30, 4, 1.0)
     prompts = ["cat", "dog", "car", "rose"]
     source.sample_states(trainer.context, trainer.make_auxiliary_step(0, 0), prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
         assert source.store[prompt].shape == (30, *SHAPE)
-        assert model.classes_of(source.store[prompt])[:, k].mean() > 0.9
+        assert model.find_classes(source.store[prompt])[:, k].mean() > 0.9
 
 
 # Folders, and a real autoencoder.
 
 
-def folder(path, **counts: int):
+def write_folder(path, **counts: int):
     rng = np.random.default_rng(0)
     for name, n in counts.items():
         (path / name).mkdir(parents=True)
@@ -146,7 +146,7 @@ def folder(path, **counts: int):
 
 
 def test_forget_pictures_serve_every_prompt_and_remain_pictures_their_captions(eps_model, tmp_path):
-    forget, remain = folder(tmp_path / "f", cats=3), folder(tmp_path / "r", dog=2, car=1)
+    forget, remain = write_folder(tmp_path / "f", cats=3), write_folder(tmp_path / "r", dog=2, car=1)
     method = EraseDiff(forget_images=forget, remain_images=remain, batch=2, pictures=4, draw_steps=3)
     source = build_forget_pictures(method, eps_model, Erasure(("cat",)))
     assert {key: tuple(stack.shape) for key, stack in source.store.items()} == {ANY: (3, 4, 8, 8)}
@@ -156,7 +156,7 @@ def test_forget_pictures_serve_every_prompt_and_remain_pictures_their_captions(e
 
 
 def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model, tmp_path):
-    path = folder(tmp_path / "f", cat=2, **{"a red dog": 1, "dogs": 2})
+    path = write_folder(tmp_path / "f", cat=2, **{"a red dog": 1, "dogs": 2})
     both = Erasure(("cat", "dog"))
     method = EraseDiff(forget_images=path, batch=2, templates=("{}", "a {}"))
     source = build_forget_pictures(method, eps_model, both)
@@ -174,7 +174,7 @@ def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model,
     abo = ABO(states="pictures", images=path, batch=2)
     guidance, _ = abo.build_terms(eps_model, both)
     assert guidance.source.source.store.keys() == {"cat", "dog"}
-    longer = folder(tmp_path / "g", **{"hot dog": 1, "a dog": 1})
+    longer = write_folder(tmp_path / "g", **{"hot dog": 1, "a dog": 1})
     store = build_forget_pictures(
         EraseDiff(forget_images=longer, batch=2), eps_model, Erasure(("dog", "hot dog"))
     ).store
@@ -182,7 +182,7 @@ def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model,
 
 
 def test_what_remains_is_asked_for_in_one_way_and_is_no_target(eps_model, tmp_path):
-    path = folder(tmp_path / "r", dog=1, **{"a cat, asleep": 1, "two cats": 1, "category": 1})
+    path = write_folder(tmp_path / "r", dog=1, **{"a cat, asleep": 1, "two cats": 1, "category": 1})
     with pytest.raises(ValueError, match=r"captions of what is to be erased: a cat, asleep, two cats; take these"):
         build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("cat",)))
     with pytest.raises(ValueError, match=r"a folder's pictures or the concepts to keep \(car\), not both"):
@@ -201,7 +201,7 @@ def test_pictures_are_shared_out_among_the_prompts(eps_model):
 
 
 def test_latents_are_the_scaled_middle_of_the_posterior(eps_model, tmp_path):
-    path = folder(tmp_path / "f", cats=2)
+    path = write_folder(tmp_path / "f", cats=2)
     latents = read_latents(eps_model, path)
     assert latents.dtype == eps_model.dtype
     assert latents.shape == (2, *eps_model.latent_shape)
@@ -220,7 +220,7 @@ def crop(file, model: StableDiffusion) -> np.ndarray:
 
 
 def test_bad_folders_are_refused(eps_model, tmp_path):
-    path = folder(tmp_path / "f", cats=2)
+    path = write_folder(tmp_path / "f", cats=2)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 3"):
         read_latents(eps_model, path, 3)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 8"):

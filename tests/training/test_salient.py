@@ -14,14 +14,14 @@ from efface.training.interfaces import States
 from efface.training.objectives.anchor import Anchor
 from efface.training.trainer import Trainer
 from efface.training.updates.salient import Salient
-from oracle import Fixed, stirred, trainer_of
+from oracle import Fixed, build_stirred, build_trainer
 from tiny import tiny_model
-from update_fixtures import play, small_trainer
+from update_fixtures import build_small_trainer, play
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_only_the_salient_share_moves_whatever_adam_remembers(share):
-    trainer = small_trainer(Salient("head", 0.1, share, looks=3))
+    trainer = build_small_trainer(Salient("head", 0.1, share, looks=3))
     base = trainer.model.weights["unet.head.weight"].detach().clone()
     (mask,) = trainer.update.masks
     assert int(mask.sum()) == round(share * base.numel())
@@ -35,7 +35,7 @@ def test_the_share_is_of_all_tensors_together():
     states = States(torch.randn(2, *model.latent_shape), torch.tensor([300, 700]))
     salient = Salient("xattn-strict", 0.1, 0.3, looks=1)
     erasure = Erasure(("cat",), anchor="dog")
-    trainer_of(model, [Anchor(Fixed(states), "eps")], erasure, update=salient, batch=2)
+    build_trainer(model, [Anchor(Fixed(states), "eps")], erasure, update=salient, batch=2)
     of = sum(mask.numel() for mask in salient.masks)
     assert sum(int(mask.sum()) for mask in salient.masks) == round(0.3 * of)
     assert len({mask.float().mean().item() for mask in salient.masks}) > 1
@@ -53,7 +53,7 @@ def test_the_share_is_of_all_tensors_together():
 
 def test_saliency_is_the_sum_over_the_looks():
     """Over noised pictures, other ones at every look: |sum of gradients|, not the sum of sizes."""
-    model = stirred()
+    model = build_stirred()
     method = SalUn(weights="head", share=0.25, looks=4, batch=8, pictures=8, draw_steps=3)
     erasure = Erasure(("cat",), anchor="dog", keep=("car",))
     parts = {
@@ -69,9 +69,9 @@ def test_saliency_is_the_sum_over_the_looks():
         queries = trainer.terms[0].build_queries(trainer.context, trainer.make_auxiliary_step(0, stream=500 + k))
         states, p = queries["student"].states, queries["student"].cond.pooled
         w = model.unet.head.weight.detach().clone().requires_grad_()
-        base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.pooled
+        base, wrong = model.predict_exactly(states.x, states.t, p).float(), queries["wrong"].cond.pooled
         said = base.flatten(1) + model.unet.extract_features(states.x, states.t, p) @ w.T
-        other = model.exact(states.x, states.t, wrong).float() + model.unet(states.x, states.t, wrong)
+        other = model.predict_exactly(states.x, states.t, wrong).float() + model.unet(states.x, states.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()
         total += w.grad
     size = total.abs()
@@ -80,7 +80,7 @@ def test_saliency_is_the_sum_over_the_looks():
     assert size[mask].min() > size[~mask].max() * (1 - 1e-4)
 
 
-def salun_trainer(model, **settings) -> Trainer:
+def build_salun_trainer(model, **settings) -> Trainer:
     method = SalUn(pictures=3, remain_words=1, draw_steps=2, **settings)
     return method.build_trainer(model, Erasure(("cat", "car"), keep=("dog",)))
 
@@ -89,7 +89,7 @@ def salun_trainer(model, **settings) -> Trainer:
 def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch, seed):
     """On a copy that shares nothing: both targets' pictures, in batches, the guided prediction against the noise."""
     model = tiny_model()
-    trainer = salun_trainer(model, weights="xattn-strict", share=0.3, batch=3, micro_batch=micro_batch, seed=seed)
+    trainer = build_salun_trainer(model, weights="xattn-strict", share=0.3, batch=3, micro_batch=micro_batch, seed=seed)
     masks = trainer.update.masks
     source = trainer.terms[0].source
     seen = [(prompt, i) for prompt in ("cat", "car") for i in range(2)]  # three pictures, shared out among two targets
@@ -128,7 +128,7 @@ def test_a_loss_that_is_scaled_for_half_precision_gives_the_same_gradient(monkey
 
 def test_masking_the_update_is_masking_the_gradient():
     """Adam on gradients that are masked from the first step on, as the authors' code has it, gives the same weights."""
-    trainer = salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2, lr=1e-2)
+    trainer = build_salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2, lr=1e-2)
     update, steps = trainer.update, []
     base = [master.detach().clone().requires_grad_() for master in update.dense.masters]
     masks, own = update.masks, update.step
@@ -155,13 +155,13 @@ def test_bad_saliency(bad, message):
 
 
 def test_all_weights_may_change_and_500_batches_may_be_looked_at():
-    trainer = small_trainer(Salient("head", 0.1, 1.0, looks=500))
+    trainer = build_small_trainer(Salient("head", 0.1, 1.0, looks=500))
     trainer.update.looks = 1
     assert all(mask.all() for mask in trainer.update.masks)
 
 
 def test_at_least_one_weight_may_change():
-    trainer = small_trainer(Salient("head", 0.1, 1e-9, looks=500))
+    trainer = build_small_trainer(Salient("head", 0.1, 1e-9, looks=500))
     trainer.update.looks = 1
     (mask,) = trainer.update.masks
     assert int(mask.sum()) == 1

@@ -26,7 +26,7 @@ from efface.training.optim import Adam32bit
 from efface.training.preservation.prompts import FixedPrompts
 from efface.training.trainer import Diverged, Trainer
 from tiny_sdxl import tiny_sdxl
-from trainer_fixtures import QUICK, step_of, trainer_of
+from trainer_fixtures import QUICK, build_trainer, step_of
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
@@ -34,7 +34,7 @@ from trainer_fixtures import QUICK, step_of, trainer_of
 def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
     """The student's, after it has moved away from the frozen model, against a deep copy that never shares a weight."""
     settings = {**QUICK, "weights": "noxattn", "space": "x0", "source": source, "micro_batch": micro_batch, "batch": 4}
-    trainer = trainer_of(ESD(**settings), model, Erasure(("cat",)))
+    trainer = build_trainer(ESD(**settings), model, Erasure(("cat",)))
     twin = copy.deepcopy(model.unet)
     for master, name in zip(trainer.update.masters, trainer.update.names, strict=True):
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_sources_agree_at_the_base(model):
     """Before the first update student and frozen model are one: the same states, whoever draws them."""
     erasure = Erasure(("cat",))
     student, frozen = (
-        trainer_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure)
+        build_trainer(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure)
         for source in ("student", "frozen")
     )
     seeds = frozen.terms[0].source.list_seeds(frozen.context)
@@ -82,7 +82,7 @@ def test_sources_agree_at_the_base(model):
 
 
 def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
-    trainer = trainer_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
+    trainer = build_trainer(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
     queries = trainer.terms[0].build_queries(trainer.context, step_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
     predictions = trainer.predictor.predict_teacher([queries["eps_0"], queries["eps_c"]])
@@ -98,7 +98,7 @@ def test_clock_and_counts(eps_model):
     assert [learner for *_, learner in calls] == ["Dense", "VocabularySearch", "VocabularySearch"] * 3
     assert calls[-1][:2] == (9, 9)
     assert len(edit.meta["notes"]["favourites"]["cat"]) == 6
-    none = trainer_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
+    none = build_trainer(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
     assert len(none.learners) == 1
 
 
@@ -147,7 +147,7 @@ def test_a_step_that_ruins_the_weights_is_in_no_state_that_is_kept(eps_model, tm
     with pytest.raises(Diverged, match="at step 2") as caught:
         method.fit(eps_model, erasure, checkpoint=file)
     assert not file.exists()
-    trainer = trainer_of(method, eps_model, erasure)
+    trainer = build_trainer(method, eps_model, erasure)
     for master, name in zip(trainer.update.masters, trainer.update.names, strict=True):
         master.data.copy_(caught.value.edit.values[name])
     with torch.no_grad(), trainer.compute_losses(step_of(trainer, 1)) as losses:
@@ -188,7 +188,7 @@ def test_adam_is_torchs_and_resumes():
 
 
 def test_ask_of_one_condition_serves_all_rows(eps_model):
-    trainer = trainer_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
+    trainer = build_trainer(ESD(**QUICK), eps_model, Erasure(("cat",)))
     query = Query(
         States(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.context.uncond, "teacher"
     )

@@ -20,11 +20,11 @@ from tiny import WORDS
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2, "source": "frozen"}
 
 
-def trainer_of(method: ESD | EAP, model: StableDiffusion) -> Trainer:
+def build_trainer(method: ESD | EAP, model: StableDiffusion) -> Trainer:
     return method.build_trainer(model, Erasure(("cat",)))
 
 
-def query(
+def sample_query(
     trainer: Trainer, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0
 ) -> tuple:
     step = Step(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
@@ -32,11 +32,11 @@ def query(
     return states.x, states.t, states.known["eps_c"], states.known["eps_0"]
 
 
-def equal(one: tuple, two: tuple) -> bool:
+def is_equal(one: tuple, two: tuple) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def drawings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def watch_drawings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call of the sampling loop draws, as they come."""
     sizes: list[int] = []
     sample = StableDiffusion.sample
@@ -51,7 +51,7 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
     """Bit for bit: alone, with others that were expected, or when some of those were there already."""
-    trainer = trainer_of(ESD(**QUICK), eps_model)
+    trainer = build_trainer(ESD(**QUICK), eps_model)
     asked = (["dog", "rose"], [5, 8], [2, 0])
     found = []
     for before in ([], ["rose"], ["car", "tiger"]):
@@ -59,31 +59,31 @@ def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
         trainer.model.recordings = TrajectoryCache()
         source.expect(["dog", "rose", "car", "tiger", "apple"])
         for word in before:
-            query(trainer, source, [word], [0], [0])
-        found.append(query(trainer, source, *asked))
-    assert equal(found[0], found[1])
-    assert equal(found[0], found[2])
+            sample_query(trainer, source, [word], [0], [0])
+        found.append(sample_query(trainer, source, *asked))
+    assert is_equal(found[0], found[1])
+    assert is_equal(found[0], found[2])
 
 
 def test_expected_prompts_are_drawn_together_in_batches_of_one_size(eps_model, monkeypatch):
-    sizes = drawings(monkeypatch)
+    sizes = watch_drawings(monkeypatch)
     eps_model.draw_batch = 4
-    trainer, source = trainer_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 3)
+    trainer, source = build_trainer(ESD(**QUICK), eps_model), Frozen(3, 3.0, 3)
     words = list(WORDS[:5])
     source.expect(words)
-    query(trainer, source, [words[4]], [0], [1])
+    sample_query(trainer, source, [words[4]], [0], [1])
     assert sizes == [4, 4, 4, 4]  # 15 pictures, the last batch filled up
-    query(trainer, source, words[:4], [0, 1, 2, 3], [0, 1, 2, 0])
+    sample_query(trainer, source, words[:4], [0, 1, 2, 3], [0, 1, 2, 0])
     assert len(sizes) == 4
-    query(trainer, source, ["truck"], [0], [0])
+    sample_query(trainer, source, ["truck"], [0], [0])
     assert sizes[4:] == [3]
 
 
 def test_the_search_draws_its_candidates_in_one_go(eps_model, monkeypatch):
     """And the rows that a run evaluates are those of its trajectories and its students, no more."""
-    drawn = drawings(monkeypatch)
+    drawn = watch_drawings(monkeypatch)
     method = EAP(**{**QUICK, "steps": 8}, keep_paths=1)
-    trainer = trainer_of(method, eps_model)
+    trainer = build_trainer(method, eps_model)
     candidates = len(trainer.terms[1].search.lists[0])
     rows: list[int] = []
     eps_model.unet.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
@@ -93,16 +93,16 @@ def test_the_search_draws_its_candidates_in_one_go(eps_model, monkeypatch):
 
 
 def test_refresh_draws_anew_and_lets_go(eps_model):
-    trainer, source = trainer_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 2, refresh=5)
-    first = query(trainer, source, ["dog"], [0], [0], index=4)
-    later = query(trainer, source, ["dog"], [0], [0], index=5)
+    trainer, source = build_trainer(ESD(**QUICK), eps_model), Frozen(3, 3.0, 2, refresh=5)
+    first = sample_query(trainer, source, ["dog"], [0], [0], index=4)
+    later = sample_query(trainer, source, ["dog"], [0], [0], index=5)
     assert not torch.equal(first[0], later[0])
     assert len(trainer.model.recordings.held) == 2
 
 
 def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(eps_model):
     """By the weights in place when it is drawn; later steps read it until it is drawn anew."""
-    trainer = trainer_of(ESD(**{**QUICK, "source": "student", "lr": 0.3}, refresh=4), eps_model)
+    trainer = build_trainer(ESD(**{**QUICK, "source": "student", "lr": 0.3}, refresh=4), eps_model)
     source, cond = trainer.terms[0].source, eps_model.encode(["cat"])
     assert isinstance(source, Refreshed)
 
@@ -145,9 +145,9 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
 
 def test_preserved_words_may_lie_on_the_base_where_the_target_does_not(eps_model, monkeypatch):
     """The candidates are then drawn once, whatever is drawn anew."""
-    sizes = drawings(monkeypatch)
+    sizes = watch_drawings(monkeypatch)
     how = {**QUICK, "source": "student", "steps": 4, "search_turns": 0}
-    trainer = trainer_of(EAP(**how, refresh=2, keep_source="frozen", keep_paths=1), eps_model)
+    trainer = build_trainer(EAP(**how, refresh=2, keep_source="frozen", keep_paths=1), eps_model)
     candidates = len(trainer.terms[1].search.lists[0])
     trainer.train()
     assert sorted(sizes) == [2, 2, candidates]
@@ -164,6 +164,6 @@ def test_drawings_are_smaller_where_latents_are_large():
 
 
 def test_settings_of_a_source_are_the_methods(eps_model):
-    source = trainer_of(ESD(**{**QUICK, "refresh": 7}), eps_model).terms[0].source
+    source = build_trainer(ESD(**{**QUICK, "refresh": 7}), eps_model).terms[0].source
     assert isinstance(source, Frozen)
     assert (source.steps, source.paths, source.refresh) == (3, 2, asdict(ESD(**{**QUICK, "refresh": 7}))["refresh"])

@@ -18,7 +18,7 @@ from tiny import tiny_model
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2, "source": "frozen"}
 
 
-def a_draw(n: int, fill: float = 0.0) -> Draw:
+def build_draw(n: int, fill: float = 0.0) -> Draw:
     column = torch.full((3, n, 4, 8, 8), fill) + torch.arange(3.0)[:, None, None, None, None]
     return Draw(torch.full((n, 4, 8, 8), fill), torch.tensor([9.0, 5.0, 1.0]), column, column + 1, column + 2)
 
@@ -27,7 +27,7 @@ def a_draw(n: int, fill: float = 0.0) -> Draw:
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, bound, kept):
     recordings = TrajectoryCache(tmp_path if kept else None, bound)
-    recordings.put("a", a_draw(1, 7.0))
+    recordings.put("a", build_draw(1, 7.0))
     assert "a" in recordings
     assert "b" not in recordings
     assert ("a" in recordings.held) == (bound > 0)
@@ -40,10 +40,10 @@ def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, boun
 
 
 def test_memory_is_bounded_and_the_least_used_goes_first():
-    one = sum(t.nbytes for t in vars(a_draw(1, 0.1)).values())
+    one = sum(t.nbytes for t in vars(build_draw(1, 0.1)).values())
     recordings = TrajectoryCache(bound=2 * one)
     for name in "abc":
-        recordings.put(name, a_draw(1, 0.1))
+        recordings.put(name, build_draw(1, 0.1))
         recordings.read_step("a", 0)
     assert set(recordings.held) == {"a", "c"}
     assert recordings.used == 2 * one
@@ -128,7 +128,7 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, mo
 
 
 def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
-    draw = a_draw(1, 0.1)  # 0.1 is no bf16, and its sums are none
+    draw = build_draw(1, 0.1)  # 0.1 is no bf16, and its sums are none
     exact = Draw(draw.x, draw.t, draw.states, draw.eps_c.bfloat16().float(), draw.eps_0)
     recordings = TrajectoryCache(tmp_path)
     recordings.put("a", exact)
@@ -145,16 +145,16 @@ def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
 
 def test_what_is_forgotten_leaves_no_file_and_what_is_kept_counts_once():
     recordings = TrajectoryCache(bound=0)
-    recordings.put("a", a_draw(1))
+    recordings.put("a", build_draw(1))
     file = recordings.spilled["a"].file
     assert file.exists()
     recordings.evict("a")
     assert not file.exists()
     assert "a" not in recordings
     roomy = TrajectoryCache()
-    roomy.put("a", a_draw(1))
+    roomy.put("a", build_draw(1))
     used = roomy.used
-    roomy.put("a", a_draw(1))
+    roomy.put("a", build_draw(1))
     assert roomy.used == used > 0
 
 

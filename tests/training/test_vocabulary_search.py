@@ -17,26 +17,26 @@ from efface.planning.estimating import estimate
 from efface.training.trainer import Trainer
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from tiny_ddpm import tiny_ddpm
-from trainer_fixtures import QUICK, step_of, trainer_of
+from trainer_fixtures import QUICK, build_trainer, step_of
 
 
-def moved(trainer: Trainer, index: int) -> float:
+def step_keep(trainer: Trainer, index: int) -> float:
     return trainer.step(step_of(trainer, index))["keep"]
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
 def test_the_search_learns_nothing_at_the_base(model, source):
     """At theta = theta* the preservation is zero for every candidate, and so is its gradient."""
-    trainer = trainer_of(EAP(**{**QUICK, "source": source}), model, Erasure(("cat",)))
+    trainer = build_trainer(EAP(**{**QUICK, "source": source}), model, Erasure(("cat",)))
     search = trainer.terms[1].search
     grads: list[torch.Tensor] = []
     search.step = grads.extend  # type: ignore[method-assign]
-    assert moved(trainer, 1) == pytest.approx(0, abs=1e-9)
+    assert step_keep(trainer, 1) == pytest.approx(0, abs=1e-9)
     assert grads[0].abs().max() < 1e-5
 
 
 def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
-    trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
+    trainer = build_trainer(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = trainer.terms[1]
     queries = term.build_queries(trainer.context, step_of(trainer, 1))
     assert queries["student"].cond.tokens.requires_grad
@@ -88,12 +88,12 @@ def test_what_cannot_be_read_anew_is_refused(eps_model, name, more):
 def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model):
     eps_model.own_words = ("cat", "cats", "red cat", "dog", "car", "tiger", "kitten", "leopard")
     erasure = Erasure(("cat",), keep=("rose",))
-    trainer = trainer_of(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
+    trainer = build_trainer(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
     assert set(trainer.terms[1].search.lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}
-    trainer = trainer_of(EAP(**QUICK, margin=1.0), eps_model, erasure)
+    trainer = build_trainer(EAP(**QUICK, margin=1.0), eps_model, erasure)
     assert len(trainer.terms[1].search.lists[0]) < 6
     with pytest.raises(ValueError, match="leaves no candidate"):
-        trainer_of(EAP(**QUICK, margin=50.0), eps_model, erasure)
+        build_trainer(EAP(**QUICK, margin=50.0), eps_model, erasure)
 
 
 @pytest.mark.parametrize("kind", [EAP, AGE])
@@ -103,7 +103,7 @@ def test_each_of_several_targets_has_as_many_candidates_as_one(eps_model, kind, 
     words = [f"{a}{b}" for a in ("red", "big", "old") for b in ("car", "rose", "lion", "truck", "apple")]
     targets = ("cat", "dog", "tiger")
     eps_model.own_words = (*targets, *words)
-    trainer = trainer_of(kind(**QUICK, centres=centres), eps_model, Erasure(targets))
+    trainer = build_trainer(kind(**QUICK, centres=centres), eps_model, Erasure(targets))
     lists = trainer.terms[1].search.lists
     assert [len(found) for found in lists] == [centres] * 3
     assert not {*targets} & {word for found in lists for word in found}
@@ -115,7 +115,7 @@ def test_the_plan_counts_the_candidates_of_every_target(eps_model):
     eps_model.own_words = ("cat", "dog", "tiger", *words)
     plans, trainers = [], []
     for targets in (("cat",), ("cat", "dog", "tiger")):
-        trainer = trainer_of(EAP(**QUICK, centres=4, source="frozen"), eps_model, Erasure(targets))
+        trainer = build_trainer(EAP(**QUICK, centres=4, source="frozen"), eps_model, Erasure(targets))
         trainers.append(trainer)
         plans.append(estimate(trainer))
     tables = [x.terms[1].search.held_bytes for x in trainers]
@@ -129,7 +129,7 @@ def test_the_plan_counts_the_candidates_of_every_target(eps_model):
 
 def test_the_choices_of_targets_that_a_step_does_not_ask_about_stay(eps_model):
     """Their logits and their moments, after steps that moved them: Adam's momentum waits with them."""
-    trainer = trainer_of(EAP(**{**QUICK, "lr": 1e-2}), eps_model, Erasure(("cat", "dog")))
+    trainer = build_trainer(EAP(**{**QUICK, "lr": 1e-2}), eps_model, Erasure(("cat", "dog")))
     search = trainer.terms[1].search
     for index in range(4):
         trainer.step(step_of(trainer, index))
@@ -150,14 +150,14 @@ def test_words_near_any_target_are_no_targets_candidates(eps_model):
     for target in ("cat", "dog"):
         far = torch.stack([(flat[word] - flat[target]).norm() for word in words])
         margin = 1.001 * float(far.min() / far.median())
-        trainer = trainer_of(EAP(**QUICK, margin=margin), eps_model, Erasure(("cat", "dog")))
+        trainer = build_trainer(EAP(**QUICK, margin=margin), eps_model, Erasure(("cat", "dog")))
         assert all(words[int(far.argmin())] not in found for found in trainer.terms[1].search.lists)
 
 
 @pytest.mark.parametrize("bad", ["k_closest", "centres"])
 def test_too_few_candidates_are_called_by_their_name(eps_model, bad):
     with pytest.raises(ValueError, match=f"{bad} must be at least 1, got 0"):
-        trainer_of(EAP(**QUICK, **{bad: 0}), eps_model, Erasure(("cat",)))
+        build_trainer(EAP(**QUICK, **{bad: 0}), eps_model, Erasure(("cat",)))
 
 
 @pytest.mark.parametrize("word", ["cat", "Cats", "a cat"])
@@ -165,7 +165,7 @@ def test_a_file_of_words_that_holds_the_target_is_refused(eps_model, tmp_path, w
     file = tmp_path / "words"
     file.write_text(f"dog\n{word}\ncar\n")
     with pytest.raises(ValueError, match=rf"holds what is to be erased: {word}; .*\(cat\)"):
-        trainer_of(EAP(**QUICK, vocabulary=str(file)), eps_model, Erasure(("cat",)))
+        build_trainer(EAP(**QUICK, vocabulary=str(file)), eps_model, Erasure(("cat",)))
 
 
 def test_the_tokenizers_words_are_a_vocabulary(eps_model):
@@ -173,11 +173,11 @@ def test_the_tokenizers_words_are_a_vocabulary(eps_model):
     eps_model.own_words = ("dog", "car")
     whole = {t.removesuffix("</w>") for t in eps_model.tokenizer.get_vocab() if t.endswith("</w>") and len(t) > 6}
     wide = {**QUICK, "centres": 10**6, "k_closest": 10**6, "margin": 0.0}
-    trainer = trainer_of(EAP(**wide, vocabulary="tokenizer"), eps_model, Erasure(("cat",)))
+    trainer = build_trainer(EAP(**wide, vocabulary="tokenizer"), eps_model, Erasure(("cat",)))
     (found,) = trainer.terms[1].search.lists
     assert len(found) > 2
     assert set(found) == {word for word in whole if word.isascii() and word.isalpha()} - {"cat", "cats"}
-    (own,) = trainer_of(EAP(**wide), eps_model, Erasure(("cat",))).terms[1].search.lists
+    (own,) = build_trainer(EAP(**wide), eps_model, Erasure(("cat",))).terms[1].search.lists
     assert set(own) == {"dog", "car"}
     with pytest.raises(ValueError, match="has no tokenizer; give a file of words instead"):
         EAP(**wide, vocabulary="tokenizer").build_search(tiny_ddpm(), Erasure(("cat",)))
@@ -186,8 +186,8 @@ def test_the_tokenizers_words_are_a_vocabulary(eps_model):
 def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
     file = tmp_path / "words"
     file.write_text("dog\n\n car \n")
-    trainer = trainer_of(EAP(**QUICK, vocabulary=str(file), hard=False), eps_model, Erasure(("cat",)))
+    trainer = build_trainer(EAP(**QUICK, vocabulary=str(file), hard=False), eps_model, Erasure(("cat",)))
     assert sorted(trainer.terms[1].search.lists[0]) == ["car", "dog"]
     assert trainer.train().values
     with pytest.raises(ValueError, match="no stored trajectory"):
-        trainer_of(EAP(**QUICK, hard=False, source="frozen"), eps_model, Erasure(("cat",)))
+        build_trainer(EAP(**QUICK, hard=False, source="frozen"), eps_model, Erasure(("cat",)))

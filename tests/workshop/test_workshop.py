@@ -12,7 +12,7 @@ from efface.models.loading import BUNDLED
 from workshop.glyphs import art as art_
 from workshop.glyphs import loop, world
 from workshop.glyphs.muon import Muon, orthogonal
-from workshop.glyphs.scenes import Batches, Composer, article
+from workshop.glyphs.scenes import Batches, Composer, correct_article
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_the_full_world_is_large_and_every_word_means_one_thing() -> None:
 
 def test_about_a_tenth_of_the_cells_is_held_out_and_never_composed(small: world.World, art: dict) -> None:
     cells = [(t.name, s.name) for t in small.things for s in small.styles]
-    held = [c for c in cells if small.held_out(*c)]
+    held = [c for c in cells if small.is_held_out(*c)]
     assert 0.05 < len(held) / len(cells) < 0.15
     seen = {(small.things[i].name, small.styles[j].name) for i, j in Composer(small, art, unseen_cells="skip").cells}
     assert seen == set(cells) - set(held)
@@ -55,7 +55,7 @@ def test_about_a_tenth_of_the_cells_is_held_out_and_never_composed(small: world.
     compose = Composer(small, art, unseen_cells="skip")
     for _ in range(300):
         scene = compose(rng)
-        assert not any(small.held_out(small.things[i].name, small.styles[scene.style].name) for i in scene.things)
+        assert not any(small.is_held_out(small.things[i].name, small.styles[scene.style].name) for i in scene.things)
 
 
 def test_a_batch_is_decided_by_seed_and_step_alone(small: world.World, art: dict) -> None:
@@ -114,8 +114,8 @@ def test_the_learning_rate_stays_until_the_cooldown_and_then_falls() -> None:
 
 
 def test_article() -> None:
-    assert article("a apple next to a elephant") == "an apple next to an elephant"
-    assert article("a cat") == "a cat"
+    assert correct_article("a apple next to a elephant") == "an apple next to an elephant"
+    assert correct_article("a cat") == "a cat"
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
@@ -178,7 +178,7 @@ def test_the_bundle_describes_its_world(small: world.World) -> None:
 
 
 def test_art_that_differs_is_refused_with_the_foundry_and_the_versions() -> None:
-    hashes = art_.recorded()
+    hashes = art_.read_recorded()
     assert set(hashes) == {s.name for s in world.load().all_styles + world.load().unseen}
     art_.check(hashes)
     with pytest.raises(ValueError, match=r"the pixels of twemoji differ .* pillow"):

@@ -13,7 +13,7 @@ from diffusers import DDPMPipeline, UNet2DModel
 from efface import suites
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.methods import build_method, capabilities, get, list_names
+from efface.methods import build_method, find_capabilities, get, list_names
 from efface.models.adapters.ddpm import open_folder
 from efface.models.trajectory import Defaults
 from workshop.glyphs import bundle, ddpm, loop, world
@@ -48,14 +48,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundled(build: Path) -> Path:
     """The bundle of an untrained network of the real shape."""
     torch.manual_seed(0)
-    UNet2DModel(**ddpm.CONFIG, num_class_embeds=len(ddpm.classes()) + 1).save_pretrained(build / "ddpm")
+    UNet2DModel(**ddpm.CONFIG, num_class_embeds=len(ddpm.list_classes()) + 1).save_pretrained(build / "ddpm")
     bundle.write_ddpm(build, build / "bundled" / "glyphs-ddpm")
     return build / "bundled" / "glyphs-ddpm"
 
 
 def test_the_development_concepts_are_among_the_classes() -> None:
-    assert {"cat", "guitar", "pizza", "rocket", "rose", "car"} <= set(ddpm.classes())
-    assert 10 <= len(ddpm.classes()) <= 16
+    assert {"cat", "guitar", "pizza", "rocket", "rose", "car"} <= set(ddpm.list_classes())
+    assert 10 <= len(ddpm.list_classes()) <= 16
 
 
 def test_a_scene_is_of_one_thing_at_half_the_size(build: Path) -> None:
@@ -86,13 +86,13 @@ def test_training_moves_every_weight_and_resumes(build: Path, tmp_path: Path, mo
         (folder / "art.npz").symlink_to(build / "art.npz")
     once = ddpm.train(whole, steps=3, batch=4)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "pixels", stop_after(2, loop.pixels))
+        patch.setattr(loop, "scale_pixels", stop_after(2, loop.scale_pixels))
         ddpm.train(parts, steps=3, batch=4)
     assert torch.load(parts / "ddpm.pt", weights_only=True)["step"] == 2
     resumed = ddpm.train(parts, steps=3, batch=4)
     assert all(torch.equal(p, q) for p, q in zip(once.parameters(), resumed.parameters(), strict=True))
     torch.manual_seed(31)
-    fresh = dict(UNet2DModel(**small, num_class_embeds=len(ddpm.classes()) + 1).named_parameters())
+    fresh = dict(UNet2DModel(**small, num_class_embeds=len(ddpm.list_classes()) + 1).named_parameters())
     assert all(not torch.equal(p, fresh[name]) for name, p in once.named_parameters())
 
 
@@ -117,7 +117,7 @@ def test_every_prompt_of_the_target_and_the_kept_things_names_its_class(bundled:
     assert all(model.classes[model.find_label(row.prompt)] == row.thing for row in suite.rows)
 
 
-@pytest.mark.parametrize("method", [name for name in list_names() if "ddpm" in capabilities(name).architectures])
+@pytest.mark.parametrize("method", [name for name in list_names() if "ddpm" in find_capabilities(name).architectures])
 def test_what_it_suggests_fits_the_methods(bundled: Path, method: str) -> None:
     table = tomllib.loads((bundle.DDPM_TARGET / "defaults.toml").read_text())
     defaults = Defaults(table["draw"]["steps"], table["draw"]["guidance"], table["method"])
@@ -126,7 +126,7 @@ def test_what_it_suggests_fits_the_methods(bundled: Path, method: str) -> None:
     few |= {"sparsity": 0.1, "looks": 1}
     idle = getattr(get(method)(), "idle", frozenset())
     short = {key: few[key] for key in few if key in get(method).__dataclass_fields__ and key not in idle}
-    anchor = "dog" if capabilities(method).anchor == "needed" else ""
+    anchor = "dog" if find_capabilities(method).anchor == "needed" else ""
     edit = build_method(method, model, short).fit(model, Erasure(("cat",), anchor=anchor))
     assert isinstance(edit, Edit)
     assert edit.meta.get("guide") or set(edit.names) <= set(model.weights)

@@ -40,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_has_about_twelve_million_parameters(monkeypatch: pytest.MonkeyPatch, build: Path) -> None:
     monkeypatch.undo()
-    settings = flow.config(flow.load_towers(build))
+    settings = flow.build_config(flow.load_towers(build))
     with torch.device("meta"):
         made = SD3Transformer2DModel(**settings)
     assert 11.5e6 < sum(p.numel() for p in made.parameters()) < 12.5e6
@@ -73,7 +73,7 @@ def test_the_loss_is_the_velocitys_without_a_teacher() -> None:
 
 
 def test_a_teacher_that_knows_picture_and_noise_says_their_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    alphas = unet.scheduler().alphas_cumprod
+    alphas = unet.build_scheduler().alphas_cumprod
     teacher = flow.Teacher(None, alphas)  # type: ignore[arg-type]
     wanted = torch.tensor([0.1, 0.5, 0.9, 0.97])
     t, sigma = teacher.find_levels(wanted)
@@ -85,10 +85,10 @@ def test_a_teacher_that_knows_picture_and_noise_says_their_difference(monkeypatc
         torch.testing.assert_close(x_t, a.sqrt() * x_0 + (1 - a).sqrt() * noise)
         return a.sqrt() * noise - (1 - a).sqrt() * x_0
 
-    monkeypatch.setattr(flow, "predicted", oracle)
+    monkeypatch.setattr(flow, "predict_in_float32", oracle)
     level = sigma.view(-1, 1, 1, 1)
     torch.testing.assert_close(
-        teacher.velocity((1 - level) * x_0 + level * noise, t, torch.zeros(4, 1, 1)), noise - x_0
+        teacher.predict_velocity((1 - level) * x_0 + level * noise, t, torch.zeros(4, 1, 1)), noise - x_0
     )
 
 
@@ -100,13 +100,13 @@ def test_training_resumes_and_the_bundle_opens_as_stable_diffusion_3(
     (build / "flow-small.pt").unlink()
     taken = iter(range(2))
 
-    def stop(batch: np.ndarray, pixels=loop.pixels) -> torch.Tensor:
+    def stop(batch: np.ndarray, pixels=loop.scale_pixels) -> torch.Tensor:
         if next(taken, None) is None:
             raise KeyboardInterrupt
         return pixels(batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "pixels", stop)
+        patch.setattr(loop, "scale_pixels", stop)
         flow.train(here, build, steps=3, batch=2)
     assert torch.load(build / "flow-small.pt", weights_only=True)["step"] == 2
     resumed = flow.train(here, build, steps=3, batch=2)
@@ -124,7 +124,7 @@ def test_training_resumes_and_the_bundle_opens_as_stable_diffusion_3(
     assert model.images(["a cat", "a dog"], [1, 2], steps=2).shape == (2, 3, 64, 64)
     # It reads prompts as it was trained to.
     towers, tokens = flow.load_towers(build), CLIPTokenizer.from_pretrained(build / "tokenizer")
-    states, pooled = flow.conditions(towers, tokens, ["a cat"])
+    states, pooled = flow.encode_conditions(towers, tokens, ["a cat"])
     read = model.encode(["a cat"])
     assert torch.allclose(read.tokens, states, atol=0.1) and torch.allclose(read.tensors["pooled"], pooled, atol=0.1)
     assert (read.tokens - model.encode(["a dog"]).tokens).abs().max() > 0.5

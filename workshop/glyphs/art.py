@@ -36,7 +36,7 @@ def fetch(package: str, version: str, folder: Path) -> dict:
         return json.load(member)
 
 
-def svg(icons: dict, name: str) -> str | None:
+def read_svg(icons: dict, name: str) -> str | None:
     """One icon as a standalone SVG, following an alias to its parent; None where the set lacks it."""
     if name not in icons["icons"]:
         alias = icons.get("aliases", {}).get(name)
@@ -72,7 +72,7 @@ def render_set(package: str, version: str, wanted: dict[str, list[str]], folder:
     out = {}
     for thing, names in wanted.items():
         for name in names:
-            text = svg(icons, name)
+            text = read_svg(icons, name)
             if text is None:
                 continue
             try:
@@ -85,7 +85,7 @@ def render_set(package: str, version: str, wanted: dict[str, list[str]], folder:
     return out
 
 
-def others(package: str, version: str, world: world_.World, folder: Path, most: int) -> dict[str, np.ndarray]:
+def list_others(package: str, version: str, world: world_.World, folder: Path, most: int) -> dict[str, np.ndarray]:
     """Icons of a set that are no thing of the world: what a judge must call none."""
     icons = fetch(package, version, folder)
     ours = {icon for thing in world.all_things for icon in thing.icons}
@@ -102,7 +102,7 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
     return h.hexdigest()
 
 
-def recorded() -> dict[str, str]:
+def read_recorded() -> dict[str, str]:
     """The hash of each foundry's pixels, as `art.sha256` has it."""
     lines = (HERE / "art.sha256").read_text().splitlines()
     return {name: value for value, name in (line.split() for line in lines if not line.startswith("#"))}
@@ -110,9 +110,9 @@ def recorded() -> dict[str, str]:
 
 def check(hashes: dict[str, str]) -> None:
     """Raises ValueError where these hashes by foundry are not the recorded ones."""
-    before = recorded()
+    before = read_recorded()
     if moved := sorted(name for name in hashes.keys() | before.keys() if hashes.get(name) != before.get(name)):
-        used = ", ".join(f"{name} {_installed(name)}" for name in ("pillow", "resvg-py"))
+        used = ", ".join(f"{name} {_find_installed(name)}" for name in ("pillow", "resvg-py"))
         header = (HERE / "art.sha256").read_text().splitlines()[0].removeprefix("# ")
         raise ValueError(
             f"the pixels of {', '.join(moved)} differ from those that art.sha256 records ({header}); these were made "
@@ -120,7 +120,7 @@ def check(hashes: dict[str, str]) -> None:
         )
 
 
-def _installed(package: str) -> str:
+def _find_installed(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -140,7 +140,7 @@ def make(build: Path) -> None:
     arrays = {}
     for style in world.all_styles + world.unseen:
         art = render_set(style.package, style.version, wanted, packages)
-        extra = others(style.package, style.version, world, packages, most=150)
+        extra = list_others(style.package, style.version, world, packages, most=150)
         arrays |= {f"{style.name}/{k}": v for k, v in art.items()}
         arrays |= {f"{style.name}/other/{k}": v for k, v in extra.items()}
         print(f"{style.name}: {len(art)} of {len(wanted)} things, {len(extra)} others")

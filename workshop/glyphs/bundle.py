@@ -19,7 +19,7 @@ from efface.models.adapters.ddpm import write_classes
 
 from . import ddpm
 from .scenes import GROUNDS, STYLED, TEMPLATES
-from .unet import scheduler
+from .unet import build_scheduler
 from .world import LANGUAGES, World, load
 
 TARGET = Path("src/efface/bundled/glyphs")
@@ -37,10 +37,10 @@ def write(world: World, build: Path, target: Path = TARGET) -> None:
     tokens = CLIPTokenizer.from_pretrained(build / "tokenizer")
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(build / "vae").to(half),
-        text_encoder=text_tower(CLIPModel.from_pretrained(build / "clip")).to(half),
+        text_encoder=build_text_tower(CLIPModel.from_pretrained(build / "clip")).to(half),
         tokenizer=tokens,
         unet=UNet2DConditionModel.from_pretrained(build / "unet").to(half),
-        scheduler=scheduler(),
+        scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -103,10 +103,12 @@ def write_ddpm(build: Path, target: Path = DDPM_TARGET) -> None:
     """
     made = target / "model"
     shutil.rmtree(made, ignore_errors=True)
-    DDPMPipeline(UNet2DModel.from_pretrained(build / "ddpm").to(torch.float16), ddpm.scheduler()).save_pretrained(made)
+    DDPMPipeline(UNet2DModel.from_pretrained(build / "ddpm").to(torch.float16), ddpm.build_scheduler()).save_pretrained(
+        made
+    )
     tidy(made / "unet" / "config.json")
-    write_classes(made, ddpm.classes())
-    facts = heard(describe(load(ddpm.WORLD))) | {"judges": TARGET.name}
+    write_classes(made, ddpm.list_classes())
+    facts = list_heard(describe(load(ddpm.WORLD))) | {"judges": TARGET.name}
     (target / "world.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
     print(f"bundled {size / 1e6:.1f} MB in {target}")
@@ -114,14 +116,14 @@ def write_ddpm(build: Path, target: Path = DDPM_TARGET) -> None:
         raise ValueError(f"the bundle is {size / 1e6:.1f} MB; at most {DDPM_LIMIT / 1e6:.0f} MB can be shipped")
 
 
-def heard(facts: dict) -> dict:
+def list_heard(facts: dict) -> dict:
     """What of a world a class-conditional model can be asked for: things by their names, and nothing else."""
     things = [t | {"synonyms": [], "translations": {}} for t in facts["things"]]
     templates = {"plain": facts["templates"]["plain"], "styled": [], "grounds": []}
     return facts | {"things": things, "styles": [], "backgrounds": {}, "held_out": [], "templates": templates}
 
 
-def text_tower(clip: CLIPModel) -> CLIPTextModel:
+def build_text_tower(clip: CLIPModel) -> CLIPTextModel:
     """The text tower alone, in the class that a Stable Diffusion pipeline loads."""
     config = CLIPTextConfig(**clip.config.text_config.to_dict())
     tower = CLIPTextModel(config)
@@ -167,6 +169,6 @@ def describe(world: World) -> dict:
         "vocabulary": [name for members in groups.values() for name in members[::2]],
         "styles": [s.name for s in world.styles],
         "backgrounds": {k: list(v) for k, v in world.backgrounds.items()},
-        "held_out": [[t.name, s.name] for t in world.things for s in world.styles if world.held_out(t.name, s.name)],
+        "held_out": [[t.name, s.name] for t in world.things for s in world.styles if world.is_held_out(t.name, s.name)],
         "templates": {"plain": list(TEMPLATES), "styled": list(STYLED), "grounds": list(GROUNDS)},
     }

@@ -34,7 +34,7 @@ def write(world: World, build: Path, target: Path = FLOW_TARGET) -> None:
     tokens = CLIPTokenizer.from_pretrained(build / "tokenizer")
     StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel.from_pretrained(build / "flow").to(half),
-        scheduler=flow.scheduler(),
+        scheduler=flow.build_scheduler(),
         vae=AutoencoderKL.from_pretrained(build / "vae").to(half),
         text_encoder=first,
         tokenizer=tokens,
@@ -45,7 +45,7 @@ def write(world: World, build: Path, target: Path = FLOW_TARGET) -> None:
     ).save_pretrained(made)
     for part in ("text_encoder", "text_encoder_2", "transformer"):
         tidy(made / part / "config.json")
-    share(made, target.with_name(TARGET.name))
+    drop_shared(made, target.with_name(TARGET.name))
     facts = describe(world) | {"judges": TARGET.name}
     (target / "world.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     shutil.copyfile(DEFAULTS, target / "defaults.toml")
@@ -55,7 +55,7 @@ def write(world: World, build: Path, target: Path = FLOW_TARGET) -> None:
         raise ValueError(f"the bundle is {size / 1e6:.1f} MB; at most {LIMIT / 1e6:.0f} MB can be shipped")
 
 
-def share(made: Path, beside: Path) -> None:
+def drop_shared(made: Path, beside: Path) -> None:
     """Take out of a pipeline's folder what the bundle beside it holds, and say so in its `shared.json`.
 
     Of the text towers the configuration stays, and the projection that a tower there lacks.

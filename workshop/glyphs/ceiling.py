@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import loop, world
-from .check import rate
-from .judges import bodies
+from .check import compute_rate
+from .judges import build_bodies
 from .scenes import Composer, Scene, load_art
 
 
@@ -24,7 +24,7 @@ class Style(nn.Module):
 
     def __init__(self, kind: str, styles: int) -> None:
         nn.Module.__init__(self)
-        self.body = bodies(styles)[kind]
+        self.body = build_bodies(styles)[kind]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(pixel_values=x).logits.float()
@@ -55,10 +55,10 @@ def measure(module: nn.Module, here: world.World, build: Path, count: int = 1000
     for cells, unseen in (("seen", "skip"), ("held-out", "only")):
         composer, rng = Composer(here, load_art(build), unseen_cells=unseen), np.random.default_rng(98)
         scenes = [composer(rng) for _ in range(count)]
-        x = loop.pixels(np.stack([s.pixels for s in scenes]).transpose(0, 3, 1, 2).copy())
+        x = loop.scale_pixels(np.stack([s.pixels for s in scenes]).transpose(0, 3, 1, 2).copy())
         named = torch.cat([module(part) for part in x.split(100)]).argmax(1).cpu().numpy()
         hits = named == np.array([s.style for s in scenes])
-        out[f"{cells} cells"] = rate(hits, [here.things[s.things[0]].name for s in scenes])
+        out[f"{cells} cells"] = compute_rate(hits, [here.things[s.things[0]].name for s in scenes])
     return out
 
 

@@ -15,14 +15,14 @@ import efface
 from efface.functional.rates import bootstrap, cluster_means, wilson
 
 from . import ddpm
-from .scenes import Composer, article, load_art
+from .scenes import Composer, correct_article, load_art
 from .studio import DRAW, Studio
 from .world import World, load
 
 HERE = Path(__file__).parent
 
 
-def rate(hits: np.ndarray, things: Sequence[str] | None = None) -> str:
+def compute_rate(hits: np.ndarray, things: Sequence[str] | None = None) -> str:
     """Share with n and a 95 % interval: Wilson's; where pictures share a thing, a bootstrap over things.
 
     With `things` the share is the mean over them, each weighing the same.
@@ -38,7 +38,7 @@ def rate(hits: np.ndarray, things: Sequence[str] | None = None) -> str:
     return f"{share:.1%} [{low:.1%}, {high:.1%}] (n {len(hits)}, {len(by_thing)} things)"
 
 
-def weakest(hits: np.ndarray, things: Sequence[str]) -> str:
+def find_weakest(hits: np.ndarray, things: Sequence[str]) -> str:
     """The three things that are judged to be shown least often, each with its share and n."""
     names = np.array(things)
     shares = {name: float(hits[names == name].mean()) for name in dict.fromkeys(things)}
@@ -46,19 +46,21 @@ def weakest(hits: np.ndarray, things: Sequence[str]) -> str:
     return ", ".join(f"{name} {shares[name]:.0%} (n {int((names == name).sum())})" for name in low)
 
 
-def top1(judged: dict[str, np.ndarray], task: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
+def compare_top1(judged: dict[str, np.ndarray], task: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
     return {k.split("-")[1]: v[:, 0] == np.array(labels) for k, v in judged.items() if k.startswith(task)}
 
 
-def again(studio: Studio, names: Sequence[str], count: int = 96) -> dict[str, str]:
+def draw_again(studio: Studio, names: Sequence[str], count: int = 96) -> dict[str, str]:
     """Things by name, drawn `count` times from seeds of their own: twelve pictures of each tell little of one thing."""
     rows = [name for name in names for _ in range(count)]
-    hits = top1(studio.judge(studio.draw([article(f"a {name}") for name in rows], 7000)), "object", rows)
+    hits = compare_top1(
+        studio.judge(studio.draw([correct_article(f"a {name}") for name in rows], 7000)), "object", rows
+    )
     chosen = {name: np.array(rows) == name for name in names}
-    return {f"{name}, {judge}": rate(h[mask]) for name, mask in chosen.items() for judge, h in hits.items()}
+    return {f"{name}, {judge}": compute_rate(h[mask]) for name, mask in chosen.items() for judge, h in hits.items()}
 
 
-def ground(images: np.ndarray, world: World) -> np.ndarray:
+def find_ground(images: np.ndarray, world: World) -> np.ndarray:
     """The palette's name nearest to the median colour of the one-pixel border."""
     names = list(world.backgrounds)
     edge = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
@@ -67,75 +69,79 @@ def ground(images: np.ndarray, world: World) -> np.ndarray:
     return np.array(names)[np.square(colour - palette).sum(2).argmin(1)]
 
 
-def cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
+def check_cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
     """Object and style over the whole grid, seen and held-out cells apart."""
     grid = [(t.name, s.name) for t in world.things for s in world.styles] * seeds
-    images = studio.draw([article(f"a {style} {thing}") for thing, style in grid])
+    images = studio.draw([correct_article(f"a {style} {thing}") for thing, style in grid])
     judged = studio.judge(images)
-    unseen = np.array([world.held_out(*c) for c in grid])
+    unseen = np.array([world.is_held_out(*c) for c in grid])
     out = {}
     for task, column in (("object", 0), ("style", 1)):
-        for judge, hits in top1(judged, task, [c[column] for c in grid]).items():
+        for judge, hits in compare_top1(judged, task, [c[column] for c in grid]).items():
             things = np.array([thing for thing, _ in grid])
-            out[f"{task}, seen cells, {judge}"] = rate(hits[~unseen], things[~unseen])
-            out[f"{task}, held-out cells, {judge}"] = rate(hits[unseen], things[unseen])
+            out[f"{task}, seen cells, {judge}"] = compute_rate(hits[~unseen], things[~unseen])
+            out[f"{task}, held-out cells, {judge}"] = compute_rate(hits[unseen], things[unseen])
     shown = [world.things[i].name for i in range(0, len(world.things), max(1, len(world.things) // 16))]
     rows = [[images[grid.index((n, s.name))] for n in shown] for s in world.styles]
     save_grid(rows, f"{studio.grids}styles.png")
     return out
 
 
-def words(world: World, studio: Studio) -> dict[str, str]:
+def check_words(world: World, studio: Studio) -> dict[str, str]:
     """Objects without a style, on named grounds, by synonyms, in other languages and as descriptions."""
     rng = np.random.default_rng(5)
     out = {}
     asked = {
-        "object without a style": plain(world, 12),
+        "object without a style": draw_plain(world, 12),
         "synonyms": [(t.name, f"a {w}") for t in world.things for w in t.synonyms] * 3,
         "other languages": [(t.name, w.lower()) for t in world.things for w in t.translations] * 2,
         "descriptions": [(t.name, t.description) for t in world.things] * 4,
     }
     for what, rows in asked.items():
-        out |= recognised(studio, what, rows, ranked=what == "object without a style")
+        out |= count_recognised(studio, what, rows, ranked=what == "object without a style")
     names = [t.name for t in world.things]
     names = names * -(-192 // len(names))
     grounds = list(rng.choice(list(world.backgrounds), len(names)))
-    images = studio.draw([article(f"a {n} on a {g} background") for n, g in zip(names, grounds, strict=True)], 2000)
-    out["named background kept"] = rate(ground(images, world) == np.array(grounds))
+    images = studio.draw(
+        [correct_article(f"a {n} on a {g} background") for n, g in zip(names, grounds, strict=True)], 2000
+    )
+    out["named background kept"] = compute_rate(find_ground(images, world) == np.array(grounds))
     save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(4)], "backgrounds.png")
-    return out | (pairs(world, studio, rng) if world.size == "full" else {})
+    return out | (check_pairs(world, studio, rng) if world.size == "full" else {})
 
 
-def plain(world: World, count: int) -> list[tuple[str, str]]:
+def draw_plain(world: World, count: int) -> list[tuple[str, str]]:
     """Each thing `count` times, and the prompt that names it alone."""
     return [(t.name, f"a {t.name}") for t in world.things for _ in range(count)]
 
 
-def recognised(studio: Studio, what: str, rows: Sequence[tuple[str, str]], ranked: bool) -> dict[str, str]:
+def count_recognised(studio: Studio, what: str, rows: Sequence[tuple[str, str]], ranked: bool) -> dict[str, str]:
     """How often each judge sees the thing of each (thing, prompt), and where `ranked`, both, and the weakest things."""
     shown = [n for n, _ in rows]
-    hits = top1(studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000)), "object", shown)
-    out = {f"{what}, {j}": rate(h, shown) for j, h in hits.items()}
+    hits = compare_top1(
+        studio.judge(studio.draw([correct_article(p) for _, p in rows], first_seed=1000)), "object", shown
+    )
+    out = {f"{what}, {j}": compute_rate(h, shown) for j, h in hits.items()}
     if ranked:
-        out |= {f"{what}, both judges": rate(np.all(list(hits.values()), axis=0), shown)}
-        out |= {f"weakest things without a style, {j}": weakest(h, shown) for j, h in hits.items()}
+        out |= {f"{what}, both judges": compute_rate(np.all(list(hits.values()), axis=0), shown)}
+        out |= {f"weakest things without a style, {j}": find_weakest(h, shown) for j, h in hits.items()}
     return out
 
 
-def pairs(world: World, studio: Studio, rng: np.random.Generator) -> dict[str, str]:
+def check_pairs(world: World, studio: Studio, rng: np.random.Generator) -> dict[str, str]:
     """How often both of two things that a prompt names are seen; only the world `full` has scenes of two."""
     names, out = [t.name for t in world.things], {}
     asked = [tuple(rng.choice(sorted(set(names)), 2, replace=False)) for _ in range(200)]
-    images = studio.draw([article(f"a {a} next to a {b}") for a, b in asked], 3000)
+    images = studio.draw([correct_article(f"a {a} next to a {b}") for a, b in asked], 3000)
     for name, ranked in studio.judge(images).items():
         if name.startswith("object"):
             both = [set(p) == set(r[:2]) for p, r in zip(asked, ranked, strict=True)]
-            out[f"both of two things, {name.split('-')[1]}"] = rate(np.array(both))
+            out[f"both of two things, {name.split('-')[1]}"] = compute_rate(np.array(both))
     save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(3)], "pairs.png")
     return out
 
 
-def autoencoder(studio: Studio, world: World, build: Path) -> dict[str, str]:
+def check_autoencoder(studio: Studio, world: World, build: Path) -> dict[str, str]:
     """The mean squared error of fresh compositions that come back from the autoencoder, in dB; the judges on these."""
     composer, rng = Composer(world, load_art(build)), np.random.default_rng(97)
     scenes = [composer(rng) for _ in range(1000)]
@@ -153,12 +159,12 @@ def autoencoder(studio: Studio, world: World, build: Path) -> dict[str, str]:
     judged, shown = studio.judge(again), [world.things[s.things[0]].name for s in scenes]
     styles = [world.styles[s.style].name for s in scenes]
     for task, labels in (("object", shown), ("style", styles)):
-        hits = top1(judged, task, labels)
-        found |= {f"judge {j}, {task}, through the autoencoder": rate(h, shown) for j, h in hits.items()}
+        hits = compare_top1(judged, task, labels)
+        found |= {f"judge {j}, {task}, through the autoencoder": compute_rate(h, shown) for j, h in hits.items()}
     return found
 
 
-def variety(world: World, studio: Studio) -> dict[str, str]:
+def measure_variety(world: World, studio: Studio) -> dict[str, str]:
     """Pixel distance between seeds of one prompt, beside that between prompts."""
     names = [t.name for t in world.things][:: max(1, len(world.things) // 6)]
     images = studio.draw([f"a {n}" for n in names for _ in range(16)], 4000).astype(float) / 255
@@ -172,7 +178,7 @@ def variety(world: World, studio: Studio) -> dict[str, str]:
     return {"mean pixel distance, seeds of one prompt": f"{within:.3f}", "… different prompts": f"{between:.3f}"}
 
 
-def judges(studio: Studio, build: Path) -> dict[str, str]:
+def check_judges(studio: Studio, build: Path) -> dict[str, str]:
     """The judges on fresh compositions, on unseen foundries and on what is no thing, in the world that they know."""
     art = load_art(build)
     labels = set(studio.judges["object-resnet"].config.id2label.values())
@@ -184,32 +190,35 @@ def judges(studio: Studio, build: Path) -> dict[str, str]:
         scenes = [s for s in (composer(rng) for _ in range(1600)) if len(s.things) == 1][:1000]
         judged = studio.judge(np.stack([s.pixels for s in scenes]))
         shown = [world.things[s.things[0]].name for s in scenes]
-        hits = top1(judged, "object", shown)
-        out |= {f"judge {j}, object, {what}": rate(h, shown) for j, h in hits.items()}
+        hits = compare_top1(judged, "object", shown)
+        out |= {f"judge {j}, object, {what}": compute_rate(h, shown) for j, h in hits.items()}
         if styles is None:
-            hits = top1(judged, "style", [world.styles[s.style].name for s in scenes])
-            out |= {f"judge {j}, style, {what}": rate(h, shown) for j, h in hits.items()}
+            hits = compare_top1(judged, "style", [world.styles[s.style].name for s in scenes])
+            out |= {f"judge {j}, style, {what}": compute_rate(h, shown) for j, h in hits.items()}
     composer = Composer(world, art, none_rate=1.0)
     rng = np.random.default_rng(98)
     nothing = studio.judge(np.stack([composer(rng).pixels for _ in range(1000)]))
-    out |= {f"judge {j}, none, non-things": rate(h) for j, h in top1(nothing, "object", ["none"] * 1000).items()}
+    out |= {
+        f"judge {j}, none, non-things": compute_rate(h)
+        for j, h in compare_top1(nothing, "object", ["none"] * 1000).items()
+    }
     return out
 
 
-def classes(studio: Studio) -> dict[str, str]:
+def check_classes(studio: Studio) -> dict[str, str]:
     """The class-conditional model as efface draws it, judged at the judges' size."""
-    model, names = efface.load("glyphs-ddpm", str(studio.device)), ddpm.classes() * 24
+    model, names = efface.load("glyphs-ddpm", str(studio.device)), ddpm.list_classes() * 24
     small = model.images(names, seeds=range(len(names)), batch=64)
     large = F.interpolate(small.float(), size=(64, 64), mode="bicubic", antialias=True)
     judged = studio.judge(large.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-    hits = top1(judged, "object", names)
+    hits = compare_top1(judged, "object", names)
     save_grid([list(small[i * 16 : (i + 1) * 16].permute(0, 2, 3, 1).cpu().numpy()) for i in range(4)], "classes.png")
-    return {f"glyphs-ddpm, object, {judge}": rate(h, names) for judge, h in hits.items()} | {
-        f"glyphs-ddpm, weakest things, {judge}": weakest(h, names) for judge, h in hits.items()
+    return {f"glyphs-ddpm, object, {judge}": compute_rate(h, names) for judge, h in hits.items()} | {
+        f"glyphs-ddpm, weakest things, {judge}": find_weakest(h, names) for judge, h in hits.items()
     }
 
 
-def speed(studio: Studio) -> dict[str, str]:
+def measure_speed(studio: Studio) -> dict[str, str]:
     studio.draw(["a cat"])
     start = time.time()
     studio.draw(["a dog"])
@@ -228,8 +237,13 @@ def save_grid(rows: list[list[np.ndarray]], name: str) -> None:
 def report(world: World, build: Path, seeds: int = 2) -> None:
     """Print all figures and write them to `figures/quality.json`."""
     studio = Studio()
-    found = cells(world, studio, seeds) | words(world, studio) | variety(world, studio)
-    found |= autoencoder(studio, world, build) | judges(studio, build) | classes(studio) | speed(studio)
+    found = check_cells(world, studio, seeds) | check_words(world, studio) | measure_variety(world, studio)
+    found |= (
+        check_autoencoder(studio, world, build)
+        | check_judges(studio, build)
+        | check_classes(studio)
+        | measure_speed(studio)
+    )
     header = {"world": f"{len(world.things)} things x {len(world.styles)} styles", **DRAW}
     (HERE / "figures" / "quality.json").write_text(json.dumps(header | found, indent=1, ensure_ascii=False) + "\n")
     print(
@@ -243,7 +257,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.again:
-        print("\n".join(f"{name}: {figure}" for name, figure in again(Studio(), args.again).items()))
+        print("\n".join(f"{name}: {figure}" for name, figure in draw_again(Studio(), args.again).items()))
     else:
         report(load(), Path("build/glyphs"))
 

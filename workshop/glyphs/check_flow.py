@@ -10,7 +10,7 @@ import torch
 import efface
 
 from .bundle import TARGET
-from .check import HERE, cells, plain, recognised, speed
+from .check import HERE, check_cells, count_recognised, draw_plain, measure_speed
 from .studio import Studio
 from .world import World, load
 
@@ -36,8 +36,10 @@ def report(world: World) -> None:
     studio = FlowStudio()
     draw = studio.model.defaults
     found = {"steps": str(draw.steps), "guidance": str(draw.guidance)}
-    found |= recognised(studio, "object without a style", plain(world, 4), ranked=True) | cells(world, studio, 1)
-    found |= speed(studio)
+    found |= count_recognised(studio, "object without a style", draw_plain(world, 4), ranked=True) | check_cells(
+        world, studio, 1
+    )
+    found |= measure_speed(studio)
     (HERE / "figures" / "quality-flow.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(["| figure | measured |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in found.items())]))
 

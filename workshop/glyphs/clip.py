@@ -21,7 +21,7 @@ LENGTH = 32
 VOCABULARY = 4096
 
 
-def tokenizer(world: World, build: Path) -> CLIPTokenizer:
+def build_tokenizer(world: World, build: Path) -> CLIPTokenizer:
     """A byte-level BPE in CLIP's form, trained on every word that any caption can hold; cached in `build`."""
     folder = build / "tokenizer"
     if (folder / "tokenizer_config.json").exists():
@@ -68,7 +68,7 @@ def write_tokenizer(bpe: Tokenizer, folder: Path) -> CLIPTokenizer:
     return out
 
 
-def config(tokens: CLIPTokenizer) -> CLIPConfig:
+def build_config(tokens: CLIPTokenizer) -> CLIPConfig:
     start, end = tokens.bos_token_id, tokens.eos_token_id
     text = dict(
         vocab_size=len(tokens), hidden_act="gelu", hidden_size=192, intermediate_size=768,
@@ -103,10 +103,10 @@ def train(
     **options: float | None,
 ) -> CLIPModel:
     """Train a CLIP of seed 11 (`build/clip`) or 12 (`build/scoring`), from that folder's weights when `warm`."""
-    tokens = tokenizer(world, build)
+    tokens = build_tokenizer(world, build)
     torch.manual_seed(seed)
     folder = build / ("clip" if seed == 11 else "scoring")
-    body = CLIPModel.from_pretrained(folder) if warm else CLIPModel(config(tokens))
+    body = CLIPModel.from_pretrained(folder) if warm else CLIPModel(build_config(tokens))
     body.set_attn_implementation("eager")  # the backward pass of the fused kernel is several times slower on a CPU
     module = WithHeads(body, len(world.things), len(world.styles))
 

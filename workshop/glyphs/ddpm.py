@@ -37,7 +37,7 @@ ROWS = 2  # noise levels drawn for each scene
 UNCONDITIONAL = 0.1
 
 
-def scheduler() -> DPMSolverMultistepScheduler:
+def build_scheduler() -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler(
         beta_schedule="linear",
         beta_start=1e-4,
@@ -47,7 +47,7 @@ def scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
-def classes() -> list[str]:
+def list_classes() -> list[str]:
     """Their names, in the order of the labels; the null class comes after."""
     return [thing.name for thing in load(WORLD).things]
 
@@ -72,10 +72,10 @@ def train(
 ) -> UNet2DModel:
     """Train from random weights, or from `build/ddpm` when `warm`; `options` go to `loop.fit`."""
     torch.manual_seed(seed)
-    null = len(classes())
+    null = len(list_classes())
     fresh = UNet2DModel(**CONFIG, num_class_embeds=null + 1)
     unet = UNet2DModel.from_pretrained(build / "ddpm") if warm else fresh
-    alphas = scheduler().alphas_cumprod.to(loop.device())
+    alphas = build_scheduler().alphas_cumprod.to(loop.choose_device())
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
         named = torch.tensor([s.things[0] for s in scenes]).repeat(ROWS)

@@ -8,7 +8,7 @@ from . import loop
 GAMMA = 5.0
 
 
-def predicted(unet: nn.Module, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+def predict_in_float32(unet: nn.Module, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
     """The prediction [n, c, h, w] in float32 of a denoiser that computes in bfloat16."""
     with loop.autocast():
         return unet(x_t.contiguous(memory_format=torch.channels_last), t, cond).sample.float()
@@ -23,5 +23,5 @@ def v_loss(unet: nn.Module, alphas: Tensor, x_0: Tensor, cond: Tensor) -> tuple[
     a = alphas[t].view(-1, 1, 1, 1)
     x_t, v = a.sqrt() * x_0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x_0
     snr = alphas[t] / (1 - alphas[t])
-    error = (predicted(unet, x_t, t, cond) - v).square().mean(dim=(1, 2, 3))
+    error = (predict_in_float32(unet, x_t, t, cond) - v).square().mean(dim=(1, 2, 3))
     return (snr.clamp(max=GAMMA) / (snr + 1) * error).mean() * 2, {"v": error.mean().item()}

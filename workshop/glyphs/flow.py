@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from . import loop, unet
-from .denoising import predicted
+from .denoising import predict_in_float32
 from .scenes import Composer, load_art
 from .world import World
 
@@ -31,7 +31,7 @@ UNCONDITIONAL = 0.1
 WORTH_COMPILING = 200  # steps; compiling takes two minutes on one core, and a step then a third less
 
 
-def config(towers: Sequence[CLIPTextModelWithProjection]) -> dict[str, Any]:
+def build_config(towers: Sequence[CLIPTextModelWithProjection]) -> dict[str, Any]:
     """Settings of the transformer, about 12 million parameters, for these text towers."""
     return dict(
         sample_size=8,
@@ -49,12 +49,12 @@ def config(towers: Sequence[CLIPTextModelWithProjection]) -> dict[str, Any]:
     )
 
 
-def scheduler() -> FlowMatchEulerDiscreteScheduler:
+def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
     """Levels that are not shifted: 8 x 8 places hold little that noise could leave visible."""
     return FlowMatchEulerDiscreteScheduler(shift=1.0)
 
 
-def projected_tower(clip: CLIPModel) -> CLIPTextModelWithProjection:
+def build_projected_tower(clip: CLIPModel) -> CLIPTextModelWithProjection:
     """The text tower with its projection, in the class that a Stable Diffusion 3 pipeline loads."""
     settings = CLIPTextConfig(**{**clip.config.text_config.to_dict(), "projection_dim": clip.config.projection_dim})
     tower = CLIPTextModelWithProjection(settings)
@@ -67,15 +67,17 @@ def projected_tower(clip: CLIPModel) -> CLIPTextModelWithProjection:
 def load_towers(build: Path) -> list[CLIPTextModelWithProjection]:
     """The towers of the conditioning and of the scoring CLIP, in this order."""
     clips = [CLIPModel.from_pretrained(build / name) for name in ("clip", "scoring")]
-    return [projected_tower(clip).to(loop.device()).eval() for clip in clips]
+    return [build_projected_tower(clip).to(loop.choose_device()).eval() for clip in clips]
 
 
 @torch.no_grad()
-def conditions(
+def encode_conditions(
     towers: Sequence[CLIPTextModelWithProjection], tokens: CLIPTokenizer, captions: list[str]
 ) -> tuple[Tensor, Tensor]:
     """Both towers' states [n, 32, d] and pooled embeddings [n, p], as the pipeline reads them."""
-    ids = tokens(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"].to(loop.device())
+    ids = tokens(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"].to(
+        loop.choose_device()
+    )
     with loop.autocast():
         outs = [tower(ids, output_hidden_states=True) for tower in towers]
     states = torch.cat([out.hidden_states[-2].float() for out in outs], dim=-1)
@@ -101,12 +103,12 @@ class Teacher:
         return t, own[t]
 
     @torch.no_grad()
-    def velocity(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def predict_velocity(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """dx / dsigma [n, c, h, w] at the flow's states x [n, c, h, w] and levels t [n], under cond [n, l, d]."""
         a = self.alphas[t].view(-1, 1, 1, 1)
         data, noise = a.sqrt(), (1 - a).sqrt()
         x_t = x * (data + noise)
-        v = predicted(self.unet, x_t, t, cond)
+        v = predict_in_float32(self.unet, x_t, t, cond)
         return (data * v + noise * x_t) - (data * x_t - noise * v)
 
 
@@ -135,8 +137,8 @@ def flow_loss(
     noise = torch.randn(x_0.shape).to(x_0.device)
     level = sigma.view(-1, 1, 1, 1)
     x = (1 - level) * x_0 + level * noise
-    target = noise - x_0 if teacher is None else teacher.velocity(x, t, cond)
-    with loop.autocast(), plain_attention():
+    target = noise - x_0 if teacher is None else teacher.predict_velocity(x, t, cond)
+    with loop.autocast(), use_plain_attention():
         said = transformer(
             hidden_states=x,
             timestep=1000 * sigma,
@@ -148,9 +150,9 @@ def flow_loss(
     return error, {"flow": error.item()}
 
 
-def plain_attention() -> AbstractContextManager:
+def use_plain_attention() -> AbstractContextManager:
     """On a CPU attention by matrix products: the fused kernel's backward pass is slower there."""
-    return nullcontext() if loop.device().type == "cuda" else sdpa_kernel(SDPBackend.MATH)
+    return nullcontext() if loop.choose_device().type == "cuda" else sdpa_kernel(SDPBackend.MATH)
 
 
 def train(
@@ -167,21 +169,27 @@ def train(
 
     The teacher is `build/unet`.
     """
-    vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
+    vae = (
+        AutoencoderKL.from_pretrained(build / "vae").to(loop.choose_device(), memory_format=torch.channels_last).eval()
+    )
     towers, tokens = load_towers(build), CLIPTokenizer.from_pretrained(build / "tokenizer")
-    clip = CLIPModel.from_pretrained(build / "clip").to(loop.device()).eval()
-    learned = UNet2DConditionModel.from_pretrained(build / "unet").to(loop.device(), memory_format=torch.channels_last)
-    teacher = Teacher(learned.eval(), unet.scheduler().alphas_cumprod.to(loop.device()))
+    clip = CLIPModel.from_pretrained(build / "clip").to(loop.choose_device()).eval()
+    learned = UNet2DConditionModel.from_pretrained(build / "unet").to(
+        loop.choose_device(), memory_format=torch.channels_last
+    )
+    teacher = Teacher(learned.eval(), unet.build_scheduler().alphas_cumprod.to(loop.choose_device()))
     torch.manual_seed(seed)
-    made = SD3Transformer2DModel.from_pretrained(build / "flow") if warm else SD3Transformer2DModel(**config(towers))
+    made = (
+        SD3Transformer2DModel.from_pretrained(build / "flow") if warm else SD3Transformer2DModel(**build_config(towers))
+    )
     fast = torch.compile(made) if steps > WORTH_COMPILING else made
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad(), loop.autocast():
             latents = vae.encode(x).latent_dist.mode().float() * vae.config.scaling_factor
         captions = ["" if torch.rand(()) < UNCONDITIONAL else s.caption for s in scenes]
-        states, pooled = conditions(towers, tokens, captions)
-        cond = unet.conditions(clip.text_model, tokens, captions)
+        states, pooled = encode_conditions(towers, tokens, captions)
+        cond = unet.encode_conditions(clip.text_model, tokens, captions)
         x_0, *conds = (each.repeat(ROWS, *[1] * (each.dim() - 1)) for each in (latents, states, pooled, cond))
         return flow_loss(fast, x_0, conds[0], conds[1], teacher, conds[2])
 

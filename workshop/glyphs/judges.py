@@ -25,7 +25,7 @@ from .scenes import Composer, Scene, load_art
 from .world import World
 
 
-def bodies(labels: int) -> dict[str, PreTrainedModel]:
+def build_bodies(labels: int) -> dict[str, PreTrainedModel]:
     """The two architectures, each an image classifier of `labels` classes on 64 x 64 pictures."""
     resnet = ResNetConfig(
         embedding_size=32, hidden_sizes=[32, 64, 96, 160], depths=[1, 1, 1, 1], layer_type="basic",
@@ -50,7 +50,7 @@ class TwoHeads(nn.Module):
         return logits[:, : self.split], logits[:, self.split :]
 
 
-def goals(scenes: list[Scene], things: int) -> tuple[Tensor, Tensor]:
+def build_goals(scenes: list[Scene], things: int) -> tuple[Tensor, Tensor]:
     """Targets: half the mass on each of two things, "none" (the last class) where there is none."""
     goal = torch.zeros(len(scenes), things + 1)
     for row, s in enumerate(scenes):
@@ -82,14 +82,16 @@ def train(
 ) -> TwoHeads:
     """Train one judge, from the two classifiers in `build/judges` when `warm`."""
     things, styles = len(world.things), len(world.styles)
-    vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
+    vae = (
+        AutoencoderKL.from_pretrained(build / "vae").to(loop.choose_device(), memory_format=torch.channels_last).eval()
+    )
     torch.manual_seed(seed)
-    module = TwoHeads(bodies(things + 1 + styles + 1)[kind], things)
+    module = TwoHeads(build_bodies(things + 1 + styles + 1)[kind], things)
     if warm:
         read(module, kind, build)
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
-        thing, style = goals(scenes, things)
+        thing, style = build_goals(scenes, things)
         style = style.where(style >= 0, torch.tensor(styles)).to(x.device)
         with loop.autocast():
             a, b = module(augment(x, vae))
@@ -122,7 +124,7 @@ def write(module: TwoHeads, kind: str, world: World, build: Path) -> None:
     state = module.body.state_dict()
     head = [k for k in state if k.startswith("classifier")]
     for task, rows in (("object", slice(0, module.split)), ("style", slice(module.split, None))):
-        model = bodies(len(names[task]))[kind]
+        model = build_bodies(len(names[task]))[kind]
         model.load_state_dict({k: v[rows] if k in head else v for k, v in state.items()})
         model.config.id2label = dict(enumerate(names[task]))
         model.config.label2id = {v: k for k, v in model.config.id2label.items()}

@@ -17,17 +17,17 @@ from .scenes import Batches, Composer
 Loss = Callable[[Tensor, list, int], tuple[Tensor, dict[str, float]]]
 
 
-def device() -> torch.device:
+def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def pixels(batch: np.ndarray) -> Tensor:
+def scale_pixels(batch: np.ndarray) -> Tensor:
     """uint8 [n, 3, h, w] to float in [-1, 1], channels last, on the training device."""
-    x = torch.from_numpy(batch).to(device()).float().div(127.5).sub(1)
+    x = torch.from_numpy(batch).to(choose_device()).float().div(127.5).sub(1)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def unchanged(batch: tuple) -> tuple:
+def keep_unchanged(batch: tuple) -> tuple:
     return batch
 
 
@@ -74,13 +74,13 @@ def fit(
     by `workers` processes: one on a CPU, all cores but two beside a GPU.
     """
     if workers is None:
-        workers = 1 if device().type == "cpu" else max(1, (os.cpu_count() or 4) - 2)
-    module.to(device(), memory_format=torch.channels_last).train()
+        workers = 1 if choose_device().type == "cpu" else max(1, (os.cpu_count() or 4) - 2)
+    module.to(choose_device(), memory_format=torch.channels_last).train()
     optimiser = Muon(module.parameters(), lr=lr, weight_decay=weight_decay)
     mean = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=follow(average), use_buffers=True)
     path, start = build / f"{name}.pt", 0
     if path.exists():
-        state = torch.load(path, map_location=device(), weights_only=True)
+        state = torch.load(path, map_location=choose_device(), weights_only=True)
         module.load_state_dict(state["module"])
         mean.load_state_dict(state["mean"])
         optimiser.load_state_dict(state["optimiser"])
@@ -89,7 +89,7 @@ def fit(
     batches = DataLoader(
         Batches(composer, batch, steps, seed, start),
         batch_size=None,
-        collate_fn=unchanged,
+        collate_fn=keep_unchanged,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
     )
@@ -103,7 +103,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = lr * scale
         torch.manual_seed(seed * 1_000_003 + step)
-        value, info = loss(pixels(data), scenes, step)
+        value, info = loss(scale_pixels(data), scenes, step)
         if not torch.isfinite(value):
             raise FloatingPointError(f"{name}: the loss is {value.item()} at step {step}")
         optimiser.zero_grad(set_to_none=True)
@@ -145,4 +145,4 @@ def save(path: Path, state: dict) -> None:
 
 
 def autocast() -> torch.autocast:
-    return torch.autocast(device().type, dtype=torch.bfloat16)
+    return torch.autocast(choose_device().type, dtype=torch.bfloat16)

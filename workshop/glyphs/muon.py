@@ -41,10 +41,10 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    move = self._matrix if p.dim() >= 2 and min(p.shape[:2]) > 4 else self._adam
+                    move = self._step_matrix if p.dim() >= 2 and min(p.shape[:2]) > 4 else self._step_adam
                     p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(move(p, group), alpha=group["lr"])
 
-    def _matrix(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+    def _step_matrix(self, p: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[p]
         if not state:
             state["moment"] = torch.zeros_like(p)
@@ -53,7 +53,7 @@ class Muon(Optimizer):
         rows = g.reshape(len(g), -1)
         return (orthogonal(rows) * (0.2 * max(rows.shape) ** 0.5)).view_as(p)
 
-    def _adam(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+    def _step_adam(self, p: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[p]
         if not state:
             state.update(moment=torch.zeros_like(p), square=torch.zeros_like(p), count=torch.zeros(()))

@@ -43,7 +43,7 @@ class Scene:
     background: str
 
 
-def article(text: str) -> str:
+def correct_article(text: str) -> str:
     """ "a apple" becomes "an apple"."""
     words = text.split(" ")
     for i, word in enumerate(words[:-1]):
@@ -83,7 +83,7 @@ class Composer:
             (i, j)
             for j, style in enumerate(names)
             for i, thing in enumerate(world.things)
-            if f"{style}/{thing.name}" in art and world.held_out(thing.name, style) in wanted
+            if f"{style}/{thing.name}" in art and world.is_held_out(thing.name, style) in wanted
         ]
         self.by_style = {j: [i for i, k in self.cells if k == j] for j in range(len(names))}
         self.style_names = names
@@ -103,12 +103,12 @@ class Composer:
         colour = np.clip(np.array(self.world.backgrounds[background]) + rng.integers(-8, 9, 3), 0, 255)
         canvas = Image.new("RGB", (SIDE, SIDE), tuple(int(c) for c in colour))
         if rng.random() < self.none_rate:
-            self._nothing(canvas, rng)
+            self._draw_nothing(canvas, rng)
             return Scene(np.asarray(canvas), "", (), -1, background)
         if self.further and rng.random() < self.further_rate:
             name, j, picture = self.further[rng.integers(len(self.further))]
             paste(canvas, picture, rng, SINGLE, (0, SIDE))
-            return Scene(np.asarray(canvas), self.caption((name,), j, background, rng), (), j, background)
+            return Scene(np.asarray(canvas), self.write_caption((name,), j, background, rng), (), j, background)
         i, j = self.cells[rng.integers(len(self.cells))]
         things = (i,)
         if rng.random() < self.pair_rate and len(self.by_style[j]) > 1:
@@ -118,24 +118,26 @@ class Composer:
             paste(canvas, self.art[second, j], rng, (26, 32), (32, 64))
         else:
             paste(canvas, self.art[i, j], rng, SINGLE, (0, SIDE))
-        return Scene(np.asarray(canvas), self.caption(things, j, background, rng), things, j, background)
+        return Scene(np.asarray(canvas), self.write_caption(things, j, background, rng), things, j, background)
 
-    def caption(self, things: tuple[int | str, ...], style: int, background: str, rng: np.random.Generator) -> str:
+    def write_caption(
+        self, things: tuple[int | str, ...], style: int, background: str, rng: np.random.Generator
+    ) -> str:
         """A caption of things, by index or, where they lie outside this world, by name.
 
         Style and background are each named in about half of them; a twelfth names the style alone.
         """
         if rng.random() < 1 / 12:
-            return article(str(rng.choice(STYLE_ONLY)).format(style=self.style_names[style]))
+            return correct_article(str(rng.choice(STYLE_ONLY)).format(style=self.style_names[style]))
         styled = rng.random() < 0.5
         template = str(rng.choice(STYLED if styled else TEMPLATES))
-        noun = " next to a ".join(t if isinstance(t, str) else self._word(t, rng) for t in things)
+        noun = " next to a ".join(t if isinstance(t, str) else self._choose_word(t, rng) for t in things)
         text = template.format(noun, style=self.style_names[style])
         if rng.random() < 0.5:
             text += str(rng.choice(GROUNDS)).format(background)
-        return article(text)
+        return correct_article(text)
 
-    def _word(self, thing: int, rng: np.random.Generator) -> str:
+    def _choose_word(self, thing: int, rng: np.random.Generator) -> str:
         t = self.world.things[thing]
         u = rng.random()
         if self.words == "names" or u < 0.4:
@@ -144,7 +146,7 @@ class Composer:
             return str(rng.choice(t.synonyms))
         return str(rng.choice(t.translations)).lower() if u < 0.92 else t.description
 
-    def _nothing(self, canvas: Image.Image, rng: np.random.Generator) -> None:
+    def _draw_nothing(self, canvas: Image.Image, rng: np.random.Generator) -> None:
         """What is no thing of the world: another icon, random shapes, noise, or an empty ground."""
         kind = rng.integers(5)
         if kind < 2 and self.others:

@@ -33,7 +33,7 @@ UNCONDITIONAL = 0.1
 FURTHER = 0.3  # of the scenes show a thing outside this world, so that styles are learned on more than sixty things
 
 
-def scheduler() -> DPMSolverMultistepScheduler:
+def build_scheduler() -> DPMSolverMultistepScheduler:
     """Noise up to a signal-to-noise ratio of 2.4e-4: at 8 x 8 latents more would leak the mean colour."""
     return DPMSolverMultistepScheduler(
         beta_schedule="scaled_linear",
@@ -45,11 +45,11 @@ def scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
-def conditions(text, tokens: CLIPTokenizer, captions: list[str]) -> Tensor:
+def encode_conditions(text, tokens: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Hidden states [n, 32, 192] of the text tower, as a Stable Diffusion pipeline reads them."""
     ids = tokens(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
     with torch.no_grad(), loop.autocast():
-        return text(ids.to(loop.device())).last_hidden_state.float()
+        return text(ids.to(loop.choose_device())).last_hidden_state.float()
 
 
 def train(
@@ -63,20 +63,22 @@ def train(
     **options: float | None,
 ) -> UNet2DConditionModel:
     """Train from random weights, or from `build/unet` when `warm`; `options` go to `loop.fit`."""
-    vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
-    clip = CLIPModel.from_pretrained(build / "clip").to(loop.device()).eval()
+    vae = (
+        AutoencoderKL.from_pretrained(build / "vae").to(loop.choose_device(), memory_format=torch.channels_last).eval()
+    )
+    clip = CLIPModel.from_pretrained(build / "clip").to(loop.choose_device()).eval()
     tokens = CLIPTokenizer.from_pretrained(build / "tokenizer")
     torch.manual_seed(seed)
     unet = UNet2DConditionModel.from_pretrained(build / "unet") if warm else UNet2DConditionModel(**CONFIG)
-    if loop.device().type == "cpu":
+    if loop.choose_device().type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is several times slower here
-    alphas = scheduler().alphas_cumprod.to(loop.device())
+    alphas = build_scheduler().alphas_cumprod.to(loop.choose_device())
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad(), loop.autocast():
             latents = vae.encode(x).latent_dist.mode().float() * vae.config.scaling_factor
         captions = ["" if torch.rand(()) < UNCONDITIONAL else s.caption for s in scenes]
-        cond = conditions(clip.text_model, tokens, captions).repeat(ROWS, 1, 1)
+        cond = encode_conditions(clip.text_model, tokens, captions).repeat(ROWS, 1, 1)
         return v_loss(unet, alphas, latents.repeat(ROWS, 1, 1, 1), cond)
 
     composer = Composer(world, load_art(build), unseen_cells="skip", further_rate=FURTHER)

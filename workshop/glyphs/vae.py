@@ -72,7 +72,7 @@ def sharpen(
     world: World, build: Path, steps: int, batch: int = 16, seed: int = 2, lr: float = 5e-4, **options
 ) -> AutoencoderKL:
     """Train the decoder on, the encoder frozen: sharper pictures from the very latents that the U-Net learned."""
-    vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last)
+    vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.choose_device(), memory_format=torch.channels_last)
     half = torch.nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -100,7 +100,7 @@ def measure_scale(vae: AutoencoderKL, composer: Composer) -> AutoencoderKL:
     rng = np.random.default_rng(0)
     data = np.stack([composer(rng).pixels for _ in range(256)]).transpose(0, 3, 1, 2).copy()
     with torch.no_grad(), loop.autocast():
-        latents = vae.encode(loop.pixels(data)).latent_dist.mode().float()
+        latents = vae.encode(loop.scale_pixels(data)).latent_dist.mode().float()
     print(f"latents: mean {latents.mean():.3f} std {latents.std():.3f}")
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return vae

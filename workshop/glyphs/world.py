@@ -41,7 +41,7 @@ class World:
     unseen: tuple[Style, ...]
     backgrounds: dict[str, tuple[int, int, int]]
 
-    def held_out(self, thing: str, style: str) -> bool:
+    def is_held_out(self, thing: str, style: str) -> bool:
         """Is this cell one of the tenth that the U-Net never sees?  Decided by a hash, so it never moves."""
         h = hashlib.sha256(f"{thing}/{style}".encode()).digest()
         return int.from_bytes(h[:4], "big") / 2**32 < 0.1

@@ -92,11 +92,11 @@ class Case:
         suite = build(list(sizes) if sizes else to_tuple(groups), sizes or {}, per_group)
         if fraction == 1:
             return suite
-        part = share_sizes(suite, fraction)
+        part = cut_sizes(suite, fraction)
         return build(sorted(part), part, None)
 
 
-def share_sizes(suite: Suite, fraction: float) -> dict[str, int]:
+def cut_sizes(suite: Suite, fraction: float) -> dict[str, int]:
     """The size of each group that gives a share of its rows, at least one, as a suite's file says sizes.
 
     Where a group's size is for each of its concepts, the share is taken of each.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import hash_file, write_whole
-from ..methods import capabilities
+from ..methods import find_capabilities
 from ..suites.drafting import Kind, list_other_names
 from .attacking import attack
 from .auditing import audit
@@ -119,7 +119,7 @@ def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None
     file = place / "edit.safetensors"
     if not file.is_file():
         place.mkdir(parents=True, exist_ok=True)
-        trained = capabilities(method).kind in ("trained", "in stages")
+        trained = find_capabilities(method).kind in ("trained", "in stages")
         edit = erase(
             work.model,
             work.erasure,

@@ -69,16 +69,16 @@ class List:
 
 def list_methods() -> list[dict[str, Any]]:
     """Lists every method with its capabilities."""
-    from ..methods import capabilities, describe, list_names
+    from ..methods import describe, find_capabilities, list_names
 
-    return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in list_names()]
+    return [{"name": n, "about": describe(n), **dataclasses.asdict(find_capabilities(n))} for n in list_names()]
 
 
 def list_served() -> list[dict[str, str]]:
     """Lists every method with what it needs of each architecture."""
-    from ..methods import capabilities, list_names
+    from ..methods import find_capabilities, list_names
 
-    return [{"name": name, **describe_needs(capabilities(name))} for name in list_names()]
+    return [{"name": name, **describe_needs(find_capabilities(name))} for name in list_names()]
 
 
 def tabulate(rows: Sequence[Mapping[str, str]]) -> str:

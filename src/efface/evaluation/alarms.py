@@ -151,12 +151,12 @@ def _warn_alike(measures: Sequence[Measure]) -> Alarm | None:
 
 
 def _warn_unscored(measures: Sequence[Measure]) -> Alarm | None:
-    worst = max(measures, key=_share_unscored, default=None)
-    if worst is None or _share_unscored(worst) <= UNSCORED:
+    worst = max(measures, key=_find_unscored, default=None)
+    if worst is None or _find_unscored(worst) <= UNSCORED:
         return None
     return Alarm(
         name="too many pictures unscored",
-        raised_when=f"{_share_unscored(worst):.0%} of the pictures behind {worst.metric} ({worst.group}) have no score",
+        raised_when=f"{_find_unscored(worst):.0%} of the pictures behind {worst.metric} ({worst.group}) have no score",
         means="The rates speak of the rest only; what could not be judged is not known to be safe.",
         do="Read the explanations in rows.parquet, repair the scorer, and evaluate again: only scores are made anew.",
     )
@@ -171,7 +171,7 @@ def _describe_failure(scorer: str, pictures: int, why: str) -> Alarm:
     )
 
 
-def _share_unscored(m: Measure) -> float:
+def _find_unscored(m: Measure) -> float:
     return max(e.unscored / (e.n + e.unscored) if e.n + e.unscored else 0.0 for e in (m.base, m.edited))
 
 

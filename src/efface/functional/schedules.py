@@ -75,7 +75,7 @@ def shape_like(numbers: Tensor, x: Tensor) -> Tensor:
     return wide.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def _share(share: Tensor, x: Tensor) -> Tensor:
+def _shape_level(share: Tensor, x: Tensor) -> Tensor:
     """Shapes alpha or sigma [n] to multiply x [n, ...].
 
     It takes the root of the rounded square, not the rounded root: torch's root in fp32 may be off by one in the last
@@ -86,12 +86,12 @@ def _share(share: Tensor, x: Tensor) -> Tensor:
 
 def add_noise(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
     """The forward process: x_t [n, ...] from x0 and eps [n, ...] at n levels, in fp32 at least."""
-    return _share(level.alpha, x0) * x0 + _share(level.sigma, x0) * eps
+    return _shape_level(level.alpha, x0) * x0 + _shape_level(level.sigma, x0) * eps
 
 
 def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
     """Converts a prediction in `space` to x0; all tensors are [n, ...], with n levels."""
-    alpha, sigma = _share(level.alpha, x_t), _share(level.sigma, x_t)
+    alpha, sigma = _shape_level(level.alpha, x_t), _shape_level(level.sigma, x_t)
     if space == "eps":
         return (x_t - sigma * prediction) / alpha
     if space == "v":
@@ -103,7 +103,7 @@ def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> T
 
 def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
     """The inverse of `to_x0`; where no noise is left, it exists only for "x0"."""
-    alpha, sigma = _share(level.alpha, x_t), _share(level.sigma, x_t)
+    alpha, sigma = _shape_level(level.alpha, x_t), _shape_level(level.sigma, x_t)
     if space == "eps":
         return (x_t - alpha * x0) / sigma
     if space == "v":

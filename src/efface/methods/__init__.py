@@ -3,7 +3,7 @@
 A method is called by the name of its file, with hyphens for underscores. Importing this package imports no torch.
 """
 
-from .capabilities import Capabilities, capabilities
+from .capabilities import Capabilities, find_capabilities
 from .configure import (
     build_method,
     describe,
@@ -18,8 +18,8 @@ from .configure import (
 __all__ = [
     "Capabilities",
     "build_method",
-    "capabilities",
     "describe",
+    "find_capabilities",
     "find_name",
     "find_suggestion",
     "get",

@@ -31,7 +31,7 @@ class Capabilities:
     """Whether one Edit can erase several concepts."""
 
 
-def capabilities(name: str) -> Capabilities:
+def find_capabilities(name: str) -> Capabilities:
     """What the method of this name can do; ValueError where there is none of that name."""
     return read(METHODS.find_entry(name).written)
 

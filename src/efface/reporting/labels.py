@@ -88,7 +88,7 @@ def place_labels(
     out: list[Label] = []
     for text, mark in labels:
         best, least = None, (math.inf, False)
-        for box in _places(text, mark, area, radius):
+        for box in _list_places(text, mark, area, radius):
             cost = (sum(box.measure_overlap(other) for other in taken), _misleads(box, mark, marks))
             if cost < least:
                 best, least = box, cost
@@ -125,7 +125,7 @@ def spread_labels(heights: Sequence[float], top: float, bottom: float, gap: floa
     return out
 
 
-def _places(text: str, mark: tuple[float, float], area: Box, radius: float) -> Iterator[Box]:
+def _list_places(text: str, mark: tuple[float, float], area: Box, radius: float) -> Iterator[Box]:
     """The places of a text around its mark that are within the area, the nearest first."""
     wide, high = len(text) * LETTER, LINE
     away = radius + 1.0

@@ -29,10 +29,10 @@ class Precision(Compared):
     name: str = "precision"
 
     def compute_number(self, known: Tensor, x: Tensor) -> float:
-        return share_within(known, x, self.k)
+        return measure_share_within(known, x, self.k)
 
 
-def share_within(known: Tensor, x: Tensor, k: int) -> float:
+def measure_share_within(known: Tensor, x: Tensor, k: int) -> float:
     """The share of features `x` [m, d] that are within the radius of at least one of `known` [n, d]."""
     known, x = known.double(), x.double()
     own = torch.cdist(known, known)

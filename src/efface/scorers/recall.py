@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._sets import Compared
 from .base import Better
-from .precision import share_within
+from .precision import measure_share_within
 
 
 @final
@@ -28,4 +28,4 @@ class Recall(Compared):
     name: str = "recall"
 
     def compute_number(self, known: Tensor, x: Tensor) -> float:
-        return share_within(x, known, self.k)
+        return measure_share_within(x, known, self.k)

@@ -150,7 +150,7 @@ def _estimate_fit(job: Job, updates: int, rates: Rates) -> float:
 
 
 def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
-    from ..api.case import share_sizes
+    from ..api.case import cut_sizes
     from ..api.resources import choose_suite, find_world
 
     known, erasure = find_world(job.model), Erasure(job.targets, job.anchor, job.keep)
@@ -170,7 +170,7 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     suite = make_suite(name, erasure, known, asks=asked, only=list(sizes), sizes=sizes)
     if grid.fraction == 1:
         return len(suite.rows)
-    part = share_sizes(suite, grid.fraction)
+    part = cut_sizes(suite, grid.fraction)
     return len(make_suite(name, erasure, known, asks=asked, only=list(part), sizes=part).rows)
 
 

@@ -47,7 +47,7 @@ def _measure_agreement(record: Record, folder: Path) -> list[Mapping[str, Any]]:
         columns = ["group", "variant", "counts", *(f"{judge}.answer" for judge in sorted(told))]
         lines = [line for line in read_rows(folder, columns) if line["group"] == group]
         shares = {
-            variant: _share([_agree(line, sorted(told)) for line in lines if line["variant"] == variant])
+            variant: _describe_share([_agree(line, sorted(told)) for line in lines if line["variant"] == variant])
             for variant in ("base", "edited")
         }
         where = {"metric": "agreement", "group": group, "judge": "all", "threshold": None, "unit": "share"}
@@ -63,7 +63,7 @@ def _agree(line: Mapping[str, Any], judges: Sequence[str]) -> Verdict:
     return len({any(share_name(name, answer[0]) for name in line["counts"]) for answer in answers}) == 1
 
 
-def _share(verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
+def _describe_share(verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
     found = tally(verdicts)
     low, high = found.interval
     return {"value": found.rate, "low": low, "high": high, "n": found.n, "unscored": found.unscored}
@@ -89,7 +89,7 @@ def find_worst(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None
             rows.setdefault(row, []).append(verdict)
     if not rows:
         return None
-    return _share([False if True in told else None if None in told else True for told in rows.values()])
+    return _describe_share([False if True in told else None if None in told else True for told in rows.values()])
 
 
 def summarise_audit(audit: Audit, drift: Mapping[str, float]) -> Mapping[str, Any]:

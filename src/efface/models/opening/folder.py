@@ -47,7 +47,7 @@ def open_folder(folder: str | Path, pipeline: Any, variant: str = "", read: Mapp
     try:
         return pipeline.from_pretrained(folder, **weighty, **absent)
     except Exception as error:
-        raise _cannot_open(str(folder), error) from error
+        raise _build_refusal(str(folder), error) from error
 
 
 def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
@@ -61,7 +61,7 @@ def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
     try:
         module, info = kind.from_pretrained(folder, subfolder=part.name, output_loading_info=True, **how)
     except Exception as error:
-        raise _cannot_open(where, error) from error
+        raise _build_refusal(where, error) from error
     if lacking := sorted(info["missing_keys"]):
         raise ValueError(
             f"{where} lacks {write_count(len(lacking), 'tensor')} that {folder / part.name}/config.json needs, among "
@@ -71,7 +71,7 @@ def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
     return module
 
 
-def _cannot_open(where: str, error: Exception) -> ValueError:
+def _build_refusal(where: str, error: Exception) -> ValueError:
     said = " ".join(str(error).split())
     short = said if len(said) <= 200 else f"{said[:200].rsplit(' ', 1)[0]} …"
     return ValueError(f"{where} can't be opened: {short or type(error).__name__}; fetch that part again")
