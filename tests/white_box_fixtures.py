@@ -63,12 +63,12 @@ def list_candidates(
     attack: Attack, context: AttackContext, rows: list[Row], broken: list[list[bool]] | None = None
 ) -> list:
     """All rounds; `broken` answers them one by one, nothing breaks by default."""
-    rounds, game = [], propose_within_budget(attack, context, rows)
+    rounds, proposals = [], propose_within_budget(attack, context, rows)
     answers = iter(broken or [])
     try:
-        candidates = next(game)
+        candidates = next(proposals)
         while True:
             rounds.append(candidates)
-            candidates = game.send(next(answers, [False] * len(rows)))
+            candidates = proposals.send(next(answers, [False] * len(rows)))
     except StopIteration:
         return rounds

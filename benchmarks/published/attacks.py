@@ -62,8 +62,8 @@ def completion(model: Any) -> Difference:
     """sqrt(ab) z + sqrt(1 - ab) eps at the timestep from which a share of the schedule is left."""
     how = Completion(queries=1, strengths=(0.5,), says=("{}",), pictures=3)
     with scene(model) as s:
-        (candidates, game) = first_of(how.propose(s.context, s.rows))
-        game.close()
+        (candidates, proposals) = first_of(how.propose(s.context, s.rows))
+        proposals.close()
         latents, scheduler = s.context.encode_pictures(3), s.model.build_scheduler()
         scheduler.set_timesteps(s.model.defaults.steps)
         t = scheduler.timesteps[candidates[0].since]
@@ -115,9 +115,9 @@ def prune(model: Any) -> Difference:
 def _changed(model: Any, how: Any, by_hand: Callable[[np.ndarray], np.ndarray]) -> Difference:
     with scene(model) as s:
         names = [n for n, w in s.edited.items() if w.dim() >= 2 and ".embeddings." not in n and n.endswith(".weight")]
-        _, game = first_of(how.propose(s.context, s.rows))
+        _, proposals = first_of(how.propose(s.context, s.rows))
         found = flat([s.model.weights[name] for name in names])
-        game.close()
+        proposals.close()
         wanted = [torch.from_numpy(by_hand(s.edited[name].double().numpy())) for name in names]
         return compare_steps(flat([s.edited[name] for name in names]).double(), found.double(), flat(wanted))
 
@@ -128,8 +128,8 @@ def merge(model: Any) -> Difference:
         names = [name for name in s.edited if "attn2" in name]
         edit = Edit({name: s.edited[name] for name in names}, {"method": "moved"})
         context = AttackContext(model, edit, "cat", s.context.base, ("lion",), s.context.words, s.context.pictures)
-        _, game = first_of(Merge(queries=1, shares=(0.25,)).propose(context, s.rows))
+        _, proposals = first_of(Merge(queries=1, shares=(0.25,)).propose(context, s.rows))
         found = flat([model.weights[name] for name in names])
-        game.close()
+        proposals.close()
         old, new = (flat([of[name] for name in names]).double() for of in (s.base, s.edited))
         return compare_steps(new, found.double(), 0.75 * new + 0.25 * old)

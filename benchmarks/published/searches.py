@@ -240,15 +240,15 @@ def relearn(model: Any) -> Difference:
             adam.zero_grad()
             mse_rows(s.predict(states, words, s.edited | own), eps).mean().backward()
             adam.step()
-        game = how.propose(s.context, s.rows)
-        next(game)
+        proposals = how.propose(s.context, s.rows)
+        next(proposals)
         moved = flat([s.model.weights[name] for name in names])
-        game.close()
+        proposals.close()
         return compare_steps(flat([s.edited[n] for n in names]), moved, flat(list(own.values())))
 
 
-def first_of(game: Any) -> tuple[Any, Any]:
-    return next(game), game
+def first_of(proposals: Any) -> tuple[Any, Any]:
+    return next(proposals), proposals
 
 
 def mse_rows(one: Tensor, other: Tensor) -> Tensor:

@@ -39,11 +39,11 @@ def test_it_is_the_base_also_under_a_guide(
 
     base, conds = drawn()
     with edit.apply(eps_model):
-        steered, noted = drawn()
-        assert not torch.equal(steered, base)
+        guided, noted = drawn()
+        assert not torch.equal(guided, base)
         with runner.use_base():
             again, plain = drawn()
             assert torch.equal(again, base) and plain == conds
         after, still = drawn()
-        assert torch.equal(after, steered) and still == noted
+        assert torch.equal(after, guided) and still == noted
     assert torch.equal(drawn()[0], base)

@@ -64,9 +64,9 @@ def test_without_an_edit_there_is_nothing_to_undo(kind: Callable[..., Attack], e
 
 @pytest.mark.parametrize("kind", [*UNDOING, Relearn])
 def test_a_guide_changes_no_weight_to_attack(kind: Callable[..., Attack], eps_model: StableDiffusion) -> None:
-    steered = Edit({}, {**edit_of(eps_model, {}).meta, "method": "negative"})
+    guided = Edit({}, {**edit_of(eps_model, {}).meta, "method": "negative"})
     with pytest.raises(ValueError, match=r"\(negative\) steers drawing and changes no weight"):
-        kind().check(build_context(eps_model, steered))
+        kind().check(build_context(eps_model, guided))
 
 
 def test_quantising_rounds_every_matrix_and_nothing_else(eps_model: StableDiffusion) -> None:

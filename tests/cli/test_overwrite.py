@@ -49,8 +49,8 @@ def purify_once(model: StableDiffusion, edit: Path, out: Path, word: str, **more
 
 
 def look_once(model: StableDiffusion, edit: Path, out: Path, word: str, **more: Any) -> Any:
-    look = {"seeds": 2, "points": 2, "steps": 4, "draws": 20, "top": 0.2}
-    return neurons(model, edit, "cat", f"a {word}", out, **look, **more)
+    settings = {"seeds": 2, "points": 2, "steps": 4, "draws": 20, "top": 0.2}
+    return neurons(model, edit, "cat", f"a {word}", out, **settings, **more)
 
 
 MAKERS = {"draw.json": draw_once, "purify.json": purify_once, "neurons.json": look_once}

@@ -62,8 +62,8 @@ def forget(model: StableDiffusion, letter: str) -> Edit:
 def test_damage_is_the_mean_distance_of_predictions_at_the_base_s_states(tmp_path: Path, space: Any) -> None:
     model = world_model()
     edit = Edit.load(edit_of(model, tmp_path / "edit.safetensors"))
-    look = AuditConfig(states=2, points=2, steps=4, space=space)
-    found = search_damage(model, edit, WORDS[:3], look)
+    config = AuditConfig(states=2, points=2, steps=4, space=space)
+    found = search_damage(model, edit, WORDS[:3], config)
     empty = model.encode([""])
     draw = model.sample(empty, empty, [0, 1], steps=4, guidance=1.0, record=True, sampler="ddim")
     for word, damage in zip(WORDS[:3], found, strict=True):
@@ -170,8 +170,8 @@ def test_lost_is_said_only_where_an_interval_over_enough_pictures_is_above_nothi
 def test_without_judges_only_the_change_is_told(tmp_path: Path) -> None:
     model = world_model()
     file = edit_of(model, tmp_path / "edit.safetensors")
-    look = AuditConfig(worst=1, controls=0, count=1, states=1, points=1, steps=2)
-    record = audit_edit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", look)
+    config = AuditConfig(worst=1, controls=0, count=1, states=1, points=1, steps=2)
+    record = audit_edit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", config)
     assert record.controls is None and record.findings[0].measures == () and record.findings[0].lost is None
 
 
@@ -210,8 +210,8 @@ def test_a_judge_that_fails_is_refused_before_the_search(tmp_path: Path, monkeyp
 def test_an_audit_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
     model = world_model()
     file = edit_of(model, tmp_path / "edit.safetensors")
-    look = AuditConfig(worst=1, controls=0, count=1, states=1, points=1, steps=2)
-    audit_edit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", look)
+    config = AuditConfig(worst=1, controls=0, count=1, states=1, points=1, steps=2)
+    audit_edit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", config)
     written = (tmp_path / "out" / "audit.json").read_text()
     (tmp_path / "out" / "audit.json").write_text(written.replace('"rank": 1', '"rank": 2', 1))
     with pytest.raises(ValueError, match="it was changed after it was written"):

@@ -78,7 +78,7 @@ def test_a_change_that_is_small_beside_the_weights_is_checked_without_their_roun
 def test_of_a_small_low_rank_change_nothing_is_left_out(tmp_path: Path) -> None:
     """Beside the weight, fp32 holds none of its digits; the file holds its factors whole, and the residual says so."""
     model = tiny_sd3()
-    edit = low_rank(model, "attn.add_k_proj")
+    edit = build_low_rank(model, "attn.add_k_proj")
     small = edit_with(model, {key: value * (1e-6 if key.endswith("up") else 1) for key, value in edit.values.items()})
     made = write_export(model, small, tmp_path / "x.safetensors", format="lora", pictures=0)
     assert made.about["residual"] == made.about["worst_residual"] == 0

@@ -70,7 +70,7 @@ def test_the_table_leaves_out_what_is_nothing():
         waiting=1.5,
         apart=7,
         pictures=0,
-        traced=0,
+        trace_bytes=0,
         recorded=0,
     )
     assert plan.need == 180

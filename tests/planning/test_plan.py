@@ -49,8 +49,7 @@ def build_half(channels: int = 8) -> StableDiffusion:
     torch.manual_seed(0)
     pipeline.unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=4,
-        out_channels=4,
+        **dict.fromkeys(("in_channels", "out_channels"), 4),
         block_out_channels=(channels,),
         norm_num_groups=4,
         layers_per_block=1,
@@ -140,7 +139,8 @@ def test_the_plan_knows_where_activations_outgrow_two_sets_of_gradients(from_sha
     built = method.build_trainer if from_shapes else partial(build_long, method)
     plan = estimate(built(build_half(CHANNELS), *[Erasure(("cat",))] * from_shapes))
     assert plan.from_shapes == from_shapes
-    assert LinearFit.through(plan.turn(2), plan.turn(4), 2)(32) < 0.9 * plan.turn(32), "a line would have been enough"
+    peak = plan.step_peak
+    assert LinearFit.through(peak(2), peak(4), 2)(32) < 0.9 * peak(32), "a line would have been enough"
     assert plan.need == pytest.approx(measure_peak(method, build_half(CHANNELS)), rel=TOLERANCE)
 
 

@@ -117,7 +117,7 @@ def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     # Announced later, only what is missing is drawn: nothing that was trained on changes.
     before = dict(two.store)
     two.expect(["car"])
-    rows(two, trainer, prompt="car")
+    sample_rows(two, trainer, prompt="car")
     assert draws == [6, 6, 2, 2]
     assert all(two.store[prompt] is stack for prompt, stack in before.items())
 

@@ -26,7 +26,7 @@ def audit(
     vocabulary: str | Path | Sequence[str] = (),
     scorers: Sequence[str | Judge] = (),
     progress: Progress = None,
-    **look: Any,
+    **settings: Any,
 ) -> Audit:
     """Searches a vocabulary for the words that an edit damaged most, and draws them before and after the edit.
 
@@ -35,7 +35,7 @@ def audit(
         out: the folder for audit.json, audit.png and the pictures; pictures that are there already are not drawn again.
         vocabulary: the words to search, or a file of them, one a line; by default the model's most common words and its
             world's names.
-        look: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
+        settings: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
 
     Raises:
         ValueError: there are too few words, or none in the file, a scorer is neither of the two, or the edit is of
@@ -50,7 +50,7 @@ def audit(
     from ..diagnostics.audit import list_vocabulary as searched
     from ..files import read_words
 
-    how = AuditConfig(**look)
+    how = AuditConfig(**settings)
     case = Case.of(opening, edit, folder)
     given = read_words(str(vocabulary)) if isinstance(vocabulary, str | Path) else list(vocabulary)
     if isinstance(vocabulary, str | Path) and not given:

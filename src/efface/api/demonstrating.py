@@ -20,7 +20,7 @@ from .resources import choose_suite
 if TYPE_CHECKING:
     from ..planning.plan import Plan
     from ..records.report import Record
-    from ..reporting.verdict import Verdict
+    from ..reporting.verdict import ReportVerdict
     from ..suites.spec import Suite
     from ..suites.world import World
 
@@ -30,7 +30,7 @@ class Demonstration:
     """The results of a demonstration."""
 
     record: Record
-    verdict: Verdict
+    verdict: ReportVerdict
     page: Path
 
 

@@ -28,7 +28,7 @@ def neurons(
     compare: Sequence[str | Path] = (),
     overwrite: bool = False,
     progress: Progress = None,
-    **look: Any,
+    **settings: Any,
 ) -> tuple[Diagnosis, dict[str, Any]]:
     """Finds the neurons that carry a concept by an edit's changes, and measures how adversarial prompts change them.
 
@@ -40,7 +40,7 @@ def neurons(
         out: the folder for `neurons.json` and `neurons.html`.
         compare: further edits, with which the same neurons are measured.
         overwrite: whether the results of another request in the folder may be replaced.
-        look: fields of `efface.diagnostics.neurons.NeuronConfig`, such as top=0.05.
+        settings: fields of `efface.diagnostics.neurons.NeuronConfig`, such as top=0.05.
 
     Returns:
         The diagnosis, and the content of `neurons.json`.
@@ -61,7 +61,7 @@ def neurons(
     from ..models.trajectory import choose_image_batch
     from ..reporting.neurons import render_neurons
 
-    how = NeuronConfig(**look)
+    how = NeuronConfig(**settings)
     files = (edit, *compare)
     if len(set(files)) < len(files):
         raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")

@@ -19,7 +19,8 @@ from .resources import open_later
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
-    from ..interchange.checks import Check, Look
+    from ..interchange.checks import Check, Probe
+    from ..interchange.factors import RankChoice
     from ..models.base import Model
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -38,6 +39,22 @@ class Exported:
     format: Format
     about: dict[str, Any]
     """In JSON's types: target, method, base, rank, residual, left out, reader, matched weights, the pictures' gap."""
+
+
+@final
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, in which form, and where to."""
+
+    model: Model
+    edit: Edit
+    given: Edit | str | Path
+    """The edit as the caller named it; a file is hashed as it is."""
+    place: Path
+    kind: Any
+    strength: float
+    probe: Probe | None
+    """The pictures to compare; None compares weights alone."""
 
 
 def export(
@@ -100,12 +117,12 @@ def write_export(
     sidecar = place / RECORD if kind == "diffusers" else place.with_suffix(".json")
     _check_place(place, sidecar, kind)
     from ..edits.edit import Edit
-    from ..interchange.factors import Choice
+    from ..interchange.factors import RankChoice
     from ..interchange.fitting import check_format
     from ..models.quantised import refuse_export
     from .erasing import load
 
-    choice = Choice(rank, energy)
+    choice = RankChoice(rank, energy)
     if kind in WHOLE and choice.given:
         raise ValueError(f"--rank and --energy are of LoRA files; --format {kind} holds the whole model")
     if pictures < 0:
@@ -122,11 +139,9 @@ def write_export(
     check_format(opened, found, kind, choice)
     if kind in WHOLE:
         check_room(place, _count_bytes(opened, kind))
-    look = _look(opened, found, pictures) if pictures else None
-    if kind in WHOLE:
-        about = _export_whole(opened, found, place, kind, strength, look, edit)
-    else:
-        about = _export_lora(opened, found, place, kind, choice, strength, dtype, look, edit)
+    probe = _choose_probe(opened, found, pictures) if pictures else None
+    job = _Job(opened, found, edit, place, kind, strength, probe)
+    about = _export_whole(job) if kind in WHOLE else _export_lora(job, choice, dtype)
     return Exported(place, sidecar, kind, about)
 
 
@@ -160,66 +175,53 @@ def _is_orphan(sidecar: Path) -> bool:
     return isinstance(held, dict) and {"format", "strength_in_file", "recommended_strength"} <= held.keys()
 
 
-def _look(model: Model, edit: Edit, pictures: int) -> Look:
+def _choose_probe(model: Model, edit: Edit, pictures: int) -> Probe:
     """The most telling prompts: the erased concepts, the anchor, the kept concepts, and the empty prompt."""
-    from ..interchange.checks import Look
+    from ..interchange.checks import Probe
 
     asked = edit.meta.get("request") or {}
     words = [*asked.get("targets", ()), asked.get("anchor", ""), *asked.get("keep", ()), ""]
     prompts = list(dict.fromkeys(words))
     repeated = [prompts[i % len(prompts)] for i in range(pictures)]
-    return Look(repeated, min(STEPS, model.defaults.steps), model.defaults.guidance)
+    return Probe(repeated, min(STEPS, model.defaults.steps), model.defaults.guidance)
 
 
-def _export_whole(
-    model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None, given: Edit | str | Path
-) -> dict[str, Any]:
+def _export_whole(job: _Job) -> dict[str, Any]:
     from ..interchange import checks, original
     from ..models.adapters import single_file
 
+    model, edit, place, kind = job.model, job.edit, job.place, job.kind
     with _make_scratch(place) as scratch:
-        digest = _hash_edit(given, scratch)
-        about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), digest)
+        about = _describe(job, str(model.dtype).removeprefix("torch."), scratch)
         made = scratch / place.name
-        with edit.apply(model, strength):
-            record = {"model": hide_folder(model.name), "strength": strength, "edit": _hide_folders(edit)}
+        with edit.apply(model, job.strength):
+            record = {"model": hide_folder(model.name), "strength": job.strength, "edit": _hide_folders(edit)}
             if kind == "diffusers":
                 save_folder(model, made, {**record, "model": model.name, "edit": dict(edit.meta)})
             else:
                 save = original.save_original if model.architecture in original.PREFIXES else single_file.save
                 save(model, made, record)
-        check = checks.check_folder if kind == "diffusers" else checks.check_single_file
-        if kind == "single-file" and model.architecture in original.PREFIXES:
-            check = original.check_file
-        about |= _tell(check(model, edit, made, strength, look))
+        own = original.check_file if model.architecture in original.PREFIXES else checks.check_single_file
+        check = checks.check_folder if kind == "diffusers" else own
+        about |= _tell(check(model, edit, made, job.strength, job.probe))
         if kind == "diffusers":
-            written = read_json(made / RECORD)
-            about = {**written, **about}
+            about = {**read_json(made / RECORD), **about}
             write_whole(made / RECORD, _format_json(about))
         _hand_over(made, place, None if kind == "diffusers" else _format_json(about))
     return about
 
 
-def _export_lora(
-    model: Model,
-    edit: Edit,
-    place: Path,
-    kind: Any,
-    choice: Any,
-    strength: float,
-    dtype: Dtype,
-    look: Look | None,
-    given: Edit | str | Path,
-) -> dict[str, Any]:
+def _export_lora(job: _Job, choice: RankChoice, dtype: Dtype) -> dict[str, Any]:
     from ..interchange import checks, reading
     from ..interchange.lora import package
     from ..models import consumer
     from ..models.fingerprint import CASTS
 
-    packed = package(model, edit, kind, choice, strength, CASTS[dtype])
+    model, edit, place, kind = job.model, job.edit, job.place, job.kind
+    packed = package(model, edit, kind, choice, job.strength, CASTS[dtype])
     low, high = packed.ranks
     with _make_scratch(place) as scratch:
-        about = _describe(model, edit, kind, strength, dtype, _hash_edit(given, scratch)) | {
+        about = _describe(job, dtype, scratch) | {
             "rank": high,
             "lowest_rank": low,
             "residual": packed.residual.total,
@@ -228,14 +230,13 @@ def _export_lora(
             "left_out": list(packed.left_out),
             "exact": len(packed.exact),
         }
-        made = write_tensors(
-            scratch / place.name, packed.tensors, {**about, "kind": "lora", "edit": _hide_folders(edit)}
-        )
+        facts = {**about, "kind": "lora", "edit": _hide_folders(edit)}
+        made = write_tensors(scratch / place.name, packed.tensors, facts)
         if checks.reads(model, kind, bool(packed.exact)):
             consumer.check_reader(model)
-            about |= _tell(checks.check_lora(model, edit, kind, packed, made, strength, look))
+            about |= _tell(checks.check_lora(model, edit, kind, packed, made, job.strength, job.probe))
         else:
-            about |= _tell(reading.check_own(model, edit, packed, made, strength, look))
+            about |= _tell(reading.check_own(model, edit, packed, made, job.strength, job.probe))
         _hand_over(made, place, _format_json(about))
     return about
 
@@ -250,20 +251,20 @@ def _hash_edit(edit: Edit | str | Path, scratch: Path) -> str:
     return digest
 
 
-def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: str, digest: str) -> dict[str, Any]:
-    asked = edit.meta.get("request") or {}
+def _describe(job: _Job, dtype: str, scratch: Path) -> dict[str, Any]:
+    model, edit, asked = job.model, job.edit, job.edit.meta.get("request") or {}
     return {
-        "format": kind,
+        "format": job.kind,
         "target": list(asked.get("targets", ())),
         "anchor": asked.get("anchor", ""),
         "method": edit.meta.get("method", ""),
         "model": hide_folder(model.name),
         "architecture": model.architecture,
         "base": dict(edit.meta.get("base", {})),
-        "strength_in_file": strength,
+        "strength_in_file": job.strength,
         "recommended_strength": 1.0,
         "dtype": dtype,
-        "edit_sha256": digest,
+        "edit_sha256": _hash_edit(job.given, scratch),
     }
 
 

@@ -216,12 +216,12 @@ def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
     from ..reporting.verdict import build_verdict
 
     best = choose_trial(trials)
-    fought = attack_trial(work, best)
+    attacks = attack_trial(work, best)
     audit_trial(work, best)
     page = report([t.folder for t in (best, *(t for t in trials if t is not best))], work.out / "report.html")
     record(best.folder, best.edit, **work.signed)
     files = {"edit": best.edit, "report": page, "record": best.folder / "takedown.html"}
-    verdict = build_verdict(best.record, fought)
+    verdict = build_verdict(best.record, attacks)
     files |= export_trial(work, best, verdict)
     tried = ", ".join(t.method for t in trials if t is not best)
     sentence = f"{verdict.sentence} Method: {best.method}{f', chosen over {tried}' if tried else ''}."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..planning.plan import Plan
     from ..records.attacks import AttackRecord
     from ..records.report import Record
-    from ..reporting.verdict import Verdict
+    from ..reporting.verdict import ReportVerdict
     from ..suites.spec import Suite
     from ..suites.world import World
     from .takedown_plan import Profile
@@ -44,7 +44,7 @@ class Trial:
     folder: Path
     """The folder of its evaluation."""
     record: Record
-    verdict: Verdict
+    verdict: ReportVerdict
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def describe_no_export(best: Trial, trials: Sequence[Trial]) -> str:
     )
 
 
-def export_trial(work: Work, best: Trial, verdict: Verdict) -> dict[str, Path]:
+def export_trial(work: Work, best: Trial, verdict: ReportVerdict) -> dict[str, Path]:
     """Exports the edited model to a folder whose card has the verdict; an edit without weights has no export."""
     from ..edits.edit import Edit
 

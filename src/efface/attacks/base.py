@@ -263,7 +263,7 @@ class IterativeAttack(ABC):
     """A running attack that improves its candidates from round to round; rows leave it when they are broken."""
 
     @abstractmethod
-    def advance(self, turn: int) -> Sequence[Candidate]:
+    def advance(self, round_index: int) -> Sequence[Candidate]:
         """Works for one round, and returns a candidate for each row that is not broken yet."""
 
     @abstractmethod
@@ -274,8 +274,8 @@ class IterativeAttack(ABC):
 def run_rounds(search: IterativeAttack, n: int) -> Proposals:
     """Runs a search on n rows round by round; broken rows leave it, and it ends when no row is left."""
     up = list(range(n))
-    for turn in itertools.count():
-        made = dict(zip(up, search.advance(turn), strict=True))
+    for round_index in itertools.count():
+        made = dict(zip(up, search.advance(round_index), strict=True))
         broken = yield [made.get(i) for i in range(n)]
         left = [j for j, i in enumerate(up) if not broken[i]]
         up = [up[j] for j in left]

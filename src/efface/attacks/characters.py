@@ -40,9 +40,9 @@ class Characters(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         rngs = [context.make_rng("characters", row.id) for row in rows]
         spellings = [perturb(context.concept, self.queries, rng) for rng in rngs]
-        for turn in itertools.count():
-            seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
-            tries = [each[turn] if turn < len(each) else None for each in spellings]
+        for round_index in itertools.count():
+            seeds = [rng.randrange(2**31) if round_index else row.seed for rng, row in zip(rngs, rows, strict=True)]
+            tries = [each[round_index] if round_index < len(each) else None for each in spellings]
             yield [
                 Candidate(context.put(row.prompt, name), seed, note=name) if name else None
                 for row, name, seed in zip(rows, tries, seeds, strict=True)

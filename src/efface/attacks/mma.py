@@ -84,7 +84,7 @@ class Readings(IterativeAttack):
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
         self.ids = torch.stack(picks).to(self.table.device)
 
-    def advance(self, turn: int) -> Sequence[Candidate]:
+    def advance(self, round_index: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             self._substitute()
         texts = spell(self.ids, self.words)

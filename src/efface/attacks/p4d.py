@@ -90,7 +90,7 @@ class Prompts(IterativeAttack):
         ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.denoising.rngs])
         self.soft = RowwiseAdam(self.table[ids.to(self.table.device)], how.lr, how.decay)
 
-    def advance(self, turn: int) -> Sequence[Candidate]:
+    def advance(self, round_index: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             states = self._predict_goal(self.denoising.draw_states())
             at = self.table[find_nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at

@@ -43,10 +43,10 @@ class RandomPrefix(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         words = context.list_other_words() if context.accepts_words else []
         rngs = [context.make_rng("random-prefix", row.id) for row in rows]
-        for turn in itertools.count():
+        for round_index in itertools.count():
             drawn = [rng.choices(words, k=self.length) if words else [] for rng in rngs]
             prefixes = [_put_before(context, own, row.prompt) for own, row in zip(drawn, rows, strict=True)]
-            seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
+            seeds = [rng.randrange(2**31) if round_index else row.seed for rng, row in zip(rngs, rows, strict=True)]
             yield [
                 Candidate(f"{prefix}{row.prompt}", seed)
                 for prefix, row, seed in zip(prefixes, rows, seeds, strict=True)

@@ -95,9 +95,11 @@ class RingABell(Attack):
 
             found = evolve(cost, self._build_breeding(len(each[0])), rngs, self.queries)
         ranked = [[spell_prompt(words, one) for one in people] for words, (people, _) in zip(each, found, strict=True)]
-        for turn in itertools.count():
+        for round_index in itertools.count():
             yield [
-                Candidate(best[turn % len(best)], derive_seed(context, row, turn) if turn else row.seed)
+                Candidate(
+                    best[round_index % len(best)], derive_seed(context, row, round_index) if round_index else row.seed
+                )
                 for best, row in zip(ranked, rows, strict=True)
             ]
 
@@ -136,9 +138,9 @@ def sort_by_likeness(context: AttackContext, words: Sequence[str]) -> Tensor:
     return alike.argsort(descending=True)
 
 
-def derive_seed(context: AttackContext, row: Row, turn: int) -> int:
+def derive_seed(context: AttackContext, row: Row, round_index: int) -> int:
     """Another seed for a row's later tries."""
-    return context.make_rng("ring-a-bell", row.id, turn).randrange(2**31)
+    return context.make_rng("ring-a-bell", row.id, round_index).randrange(2**31)
 
 
 def spell_prompt(words: Sequence[str], genes: Tensor) -> str:

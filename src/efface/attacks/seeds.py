@@ -56,8 +56,8 @@ class Seeds(Attack):
         templates = TEMPLATES.get(context.asks, THINGS)
         rngs = [context.make_rng("seeds", row.id) for row in rows]
         orders = [rng.sample(templates, len(templates)) for rng in rngs]
-        for turn in itertools.count():
-            half, other = divmod(turn, 2)
+        for round_index in itertools.count():
+            half, other = divmod(round_index, 2)
             tries = []
             for row, order, rng in zip(rows, orders, rngs, strict=True):
                 seed = rng.randrange(2**31)

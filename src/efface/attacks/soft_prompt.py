@@ -88,7 +88,7 @@ class Embeddings(IterativeAttack):
         self.whole = context.model.space == "flow"
         self.soft = RowwiseAdam(self._choose_start().float(), how.lr)
 
-    def advance(self, turn: int) -> Sequence[Candidate]:
+    def advance(self, round_index: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             states = self.denoising.draw_states()
             self.soft.step(self.denoising.differentiate(states, self.soft.at, self._encode)[1])

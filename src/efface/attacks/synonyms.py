@@ -36,10 +36,10 @@ class Synonyms(Attack):
         known = [*context.synonyms, *context.paraphrases]
         rngs = [context.make_rng("synonyms", row.id) for row in rows]
         orders = [rng.sample(known, len(known)) for rng in rngs]
-        for turn in itertools.count():
-            again = turn >= len(known)
+        for round_index in itertools.count():
+            again = round_index >= len(known)
             seeds = [rng.randrange(2**31) if again else row.seed for rng, row in zip(rngs, rows, strict=True)]
-            words = [order[turn % len(known)] for order in orders]
+            words = [order[round_index % len(known)] for order in orders]
             yield [
                 Candidate(context.put(row.prompt, word), seed, note=word)
                 for row, word, seed in zip(rows, words, seeds, strict=True)

@@ -86,8 +86,8 @@ class Prefixes(IterativeAttack):
         even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
         self.points = RowwiseAdam(even, how.lr)
 
-    def advance(self, turn: int) -> Sequence[Candidate]:
-        at = int((turn + 0.5) / self.how.queries * len(self.context.model.levels))
+    def advance(self, round_index: int) -> Sequence[Candidate]:
+        at = int((round_index + 0.5) / self.how.queries * len(self.context.model.levels))
         for _ in range(self.how.steps):
             self._step(at)
         texts = spell(self.points.at.argmax(dim=-1), self.context.words)

@@ -63,7 +63,7 @@ class AuditCommand:
         check_folder(self.out)
         from ..api.auditing import audit
 
-        look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "seed")
+        fields = ("worst", "controls", "count", "states", "points", "space", "template", "near", "seed")
         with show_progress() as report:
             found = audit(
                 self.loading.open_model_later(self.model),
@@ -72,7 +72,7 @@ class AuditCommand:
                 vocabulary=self.vocabulary or (),
                 scorers=self.scorer,
                 progress=report,
-                **{name: getattr(self, name) for name in look},
+                **{name: getattr(self, name) for name in fields},
                 **vars(self.drawing),
             )
         where = self.out / "audit.json"

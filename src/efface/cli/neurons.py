@@ -70,7 +70,9 @@ class Neurons:
     def run(self) -> None:
         from ..api.diagnosing import neurons
 
-        look = {name: getattr(self, name) for name in ("steps", "guidance", "top", "correlation", "relative", "draws")}
+        settings = {
+            name: getattr(self, name) for name in ("steps", "guidance", "top", "correlation", "relative", "draws")
+        }
         with show_progress() as report:
             found, data = neurons(
                 self.loading.open_model_later(self.model),
@@ -84,7 +86,7 @@ class Neurons:
                 seeds=self.count,
                 points=self.timesteps,
                 seed=self.seed,
-                **look,
+                **settings,
                 **({"layers": self.layers} if self.layers else {}),
             )
         where = self.out / "neurons.json"

@@ -97,33 +97,33 @@ def search_damage(
     model: Model,
     edit: Edit,
     words: Sequence[str],
-    look: AuditConfig,
+    config: AuditConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """The damage of each word."""
-    prompts = [look.template.format(word) for word in words]
+    prompts = [config.template.format(word) for word in words]
     on_progress = progress or (lambda done, total: None)
     by = _measure_by_drawing if edit.meta.get("guide") else _measure_by_prediction
     with torch.no_grad():
-        return by(model, edit, prompts, look, on_progress)
+        return by(model, edit, prompts, config, on_progress)
 
 
 def _measure_by_prediction(
-    model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
+    model: Model, edit: Edit, prompts: Sequence[str], config: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
     """Measures damage by both models' predictions at the same states, on the base's trajectories under ""."""
     empty = model.encode([""])
-    seeds = [look.seed + i for i in range(look.states)]
-    draw = model.sample(empty, empty, seeds, steps=look.steps, guidance=1.0, record=True, sampler="ddim")
-    kept = [(2 * k + 1) * len(draw.t) // (2 * look.points) for k in range(min(look.points, len(draw.t)))]
+    seeds = [config.seed + i for i in range(config.states)]
+    draw = model.sample(empty, empty, seeds, steps=config.steps, guidance=1.0, record=True, sampler="ddim")
+    kept = [(2 * k + 1) * len(draw.t) // (2 * config.points) for k in range(min(config.points, len(draw.t)))]
     x = draw.states[kept].flatten(0, 1)
-    t = draw.t[kept].repeat_interleave(look.states)
-    weight = space_weight(model.find_noise_level(t), model.space, look.space).to(x.device)
+    t = draw.t[kept].repeat_interleave(config.states)
+    weight = space_weight(model.find_noise_level(t), model.space, config.space).to(x.device)
     out: list[float] = []
     for start in range(0, len(prompts), HELD):
         part = prompts[start : start + HELD]
         before = _predict(model, part, x, t)
-        with edit.apply(model, look.strength):
+        with edit.apply(model, config.strength):
             after = _predict(model, part, x, t)
         error = (after - before).square().flatten(2).mean(dim=2) * weight
         out += error.mean(dim=1).tolist()
@@ -145,19 +145,19 @@ def _predict(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tens
 
 
 def _measure_by_drawing(
-    model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
+    model: Model, edit: Edit, prompts: Sequence[str], config: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
     """Measures damage by both models' final latents, from the same noise."""
-    seeds = [look.seed + i for i in range(look.states)]
+    seeds = [config.seed + i for i in range(config.states)]
     size = max(1, choose_image_batch(model.resolution) // len(seeds))
     out: list[float] = []
     for start in range(0, len(prompts), size):
         part = [p for p in prompts[start : start + size] for _ in seeds]
         ends = []
-        for strength in (0.0, look.strength):
+        for strength in (0.0, config.strength):
             with edit.apply(model, strength):
                 cond, empty, noise = model.encode(part), model.encode([""]), seeds * (len(part) // len(seeds))
-                ends.append(model.sample(cond, empty, noise, steps=look.steps, guidance=look.guidance).x)
+                ends.append(model.sample(cond, empty, noise, steps=config.steps, guidance=config.guidance).x)
         error = (ends[1] - ends[0]).float().square().flatten(1).mean(dim=1)
         out += error.reshape(-1, len(seeds)).mean(dim=1).tolist()
         on_progress(len(out), len(prompts))
@@ -187,19 +187,19 @@ def mark_near_targets(
     ]
 
 
-def _require_words(words: Sequence[str], look: AuditConfig) -> None:
-    if len(words) < look.worst + look.controls:
+def _require_words(words: Sequence[str], config: AuditConfig) -> None:
+    if len(words) < config.worst + config.controls:
         raise ValueError(
-            f"{write_count(len(words), 'word')} to search, but {look.worst} of the worst and "
-            f"{write_count(look.controls, 'other')} to draw; give more"
+            f"{write_count(len(words), 'word')} to search, but {config.worst} of the worst and "
+            f"{write_count(config.controls, 'other')} to draw; give more"
         )
 
 
-def _choose_words(damage: Sequence[float], look: AuditConfig) -> tuple[list[int], list[int]]:
+def _choose_words(damage: Sequence[float], config: AuditConfig) -> tuple[list[int], list[int]]:
     """The places of all words by falling damage, and of those that are drawn: the worst, then random others."""
     ranked = sorted(range(len(damage)), key=lambda i: (-damage[i], i))
-    others = random.Random(f"audit/{look.seed}").sample(ranked[look.worst :], look.controls)
-    return ranked, [*ranked[: look.worst], *sorted(others, key=ranked.index)]
+    others = random.Random(f"audit/{config.seed}").sample(ranked[config.worst :], config.controls)
+    return ranked, [*ranked[: config.worst], *sorted(others, key=ranked.index)]
 
 
 def audit_edit(
@@ -209,7 +209,7 @@ def audit_edit(
     words: Sequence[str],
     scorers: Sequence[Judge],
     out: Path,
-    look: AuditConfig = AuditConfig(),
+    config: AuditConfig = AuditConfig(),
     known: World | None = None,
     progress: Progress | None = None,
 ) -> Audit:
@@ -223,7 +223,7 @@ def audit_edit(
         scorers: judges of objects, which judge the words that are things of `known`, and CLIPs, which judge all words;
             other scorers are not used.
         out: the folder for all files; pictures that are there already are not drawn again.
-        look: the settings of the search and of the drawing.
+        config: the settings of the search and of the drawing.
         known: the things that the model's judges know.
         progress: called with a stage's name, what is done, and the total.
 
@@ -234,22 +234,22 @@ def audit_edit(
     on_progress = progress or (lambda stage, done, total: None)
     edit, sha256 = Edit.load(edit_file), hash_file(edit_file)
     edit.check(model)
-    _require_words(words, look)
+    _require_words(words, config)
     asked = [s for s in scorers if s.question in ("object", "match")]
-    first = [row for word in words for row in build_rows(word, look.template, 1, look.seed, known)]
+    first = [row for word in words for row in build_rows(word, config.template, 1, config.seed, known)]
     try_scorers(asked, first, model.resolution, out / "scores")
-    damage = search_damage(model, edit, words, look, lambda i, n: on_progress("searching", i, n))
+    damage = search_damage(model, edit, words, config, lambda i, n: on_progress("searching", i, n))
     targets = known.expand(erasure.targets) if known else erasure.targets
-    places = rank_closeness(model, words, targets, look.template)
-    marked = mark_near_targets(words, places, targets, look.near, known)
-    ranked, drawn = _choose_words(damage, look)
-    rows = [row for i in drawn for row in build_rows(words[i], look.template, look.count, look.seed, known)]
-    drawings = Drawings.of(model, Settings(look.steps, look.guidance, look.strength), sha256)
+    places = rank_closeness(model, words, targets, config.template)
+    marked = mark_near_targets(words, places, targets, config.near, known)
+    ranked, drawn = _choose_words(damage, config)
+    rows = [row for i in drawn for row in build_rows(words[i], config.template, config.count, config.seed, known)]
+    drawings = Drawings.of(model, Settings(config.steps, config.guidance, config.strength), sha256)
     shown = draw_and_judge(model, edit, rows, drawings, asked, out, on_progress)
     findings = tuple(
         AuditedWord(
             word=words[i],
-            part="worst" if place < look.worst else "control",
+            part="worst" if place < config.worst else "control",
             rank=ranked.index(i) + 1,
             damage=damage[i],
             closeness=places[i],
@@ -265,12 +265,12 @@ def audit_edit(
         targets=targets,
         method=str(edit.meta.get("method", "unknown")),
         measure="drawing" if edit.meta.get("guide") else "prediction",
-        look=asdict(look),
+        look=asdict(config),
         drawing=shown.drawing,
         scorers={s.name: s.identify() for s in asked},
         findings=findings,
         worst=average_over_words([f for f in findings if f.part == "worst"]),
-        controls=average_over_words([f for f in findings if f.part == "control"]) if look.controls else None,
+        controls=average_over_words([f for f in findings if f.part == "control"]) if config.controls else None,
         ranking=tuple(Searched(word=words[i], damage=damage[i]) for i in ranked),
         text_paths=paths,
         open_paths=tuple(name_open_paths(paths)),

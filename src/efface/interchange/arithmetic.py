@@ -12,7 +12,7 @@ from ..edits.deltas import apply_parts, group_parts, merge_changes
 from ..edits.edit import Edit
 from ..models.base import Model
 from ..plurals import write_count
-from .factors import Choice, factor
+from .factors import RankChoice, factor
 
 
 def refuse_guides(edits: Sequence[Edit]) -> None:
@@ -103,7 +103,7 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
         if left.norm() <= 1e-6 * max(first.norm(), off.norm()):
             continue
         if "down" in parts and "down" in taken[name]:
-            values[f"{name}:down"], values[f"{name}:up"] = factor(left, Choice(energy=1.0))
+            values[f"{name}:down"], values[f"{name}:up"] = factor(left, RankChoice(energy=1.0))
         else:
             values[name] = own + left
     if spare := sorted(set(taken) - set(whole.group_changes())):

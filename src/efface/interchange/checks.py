@@ -41,7 +41,7 @@ class Gap:
 
 @final
 @dataclass(frozen=True)
-class Look:
+class Probe:
     """The prompts and settings of the pictures to compare."""
 
     prompts: Sequence[str]
@@ -66,7 +66,13 @@ def reads(model: Model, format: LoraFormat, exact: bool) -> bool:
 
 
 def check_lora(
-    model: Model, edit: Edit, format: LoraFormat, package: Package, file: Path, strength: float, look: Look | None
+    model: Model,
+    edit: Edit,
+    format: LoraFormat,
+    package: Package,
+    file: Path,
+    strength: float,
+    probe: Probe | None,
 ) -> Check:
     """Loads a LoRA file with diffusers' loader and compares every weight's change with the file's, then pictures.
 
@@ -94,27 +100,27 @@ def check_lora(
             f"diffusers matches {len(found)} of {len(package.factors)} weights in {file.name} and leaves out "
             f"{missing[0]!r}; {others} may hold it"
         )
-    gap = _compare(model, edit, strength, loaded, look) if look else None
+    gap = _compare(model, edit, strength, loaded, probe) if probe else None
     return Check(f"diffusers' {type(loaded).__name__}.load_lora_weights", len(found), gap)
 
 
-def check_folder(model: Model, edit: Edit, folder: Path, strength: float, look: Look | None) -> Check:
+def check_folder(model: Model, edit: Edit, folder: Path, strength: float, probe: Probe | None) -> Check:
     """Opens an exported folder with `from_pretrained` and compares every weight, then pictures."""
     opened = load(str(folder), str(model.device), model.dtype, compute=None)
-    return _check_whole(model, edit, opened, "from_pretrained", strength, look)
+    return _check_whole(model, edit, opened, "from_pretrained", strength, probe)
 
 
-def check_single_file(model: Model, edit: Edit, file: Path, strength: float, look: Look | None) -> Check:
+def check_single_file(model: Model, edit: Edit, file: Path, strength: float, probe: Probe | None) -> Check:
     """Opens an exported file with `from_single_file` and compares every weight, then pictures.
 
     The configuration and the tokenizers that such a file lacks are written beside it for the check.
     """
     configuration = consumer.write_configuration(model.pipeline, file.parent / "configuration")
     pipeline = single_file.open_file(file, str(configuration)).to(model.device, model.dtype)
-    return _check_whole(model, edit, load(pipeline), "from_single_file", strength, look)
+    return _check_whole(model, edit, load(pipeline), "from_single_file", strength, probe)
 
 
-def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength: float, look: Look | None) -> Check:
+def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength: float, probe: Probe | None) -> Check:
     theirs = opened.weights
     with edit.apply(model, strength):
         ours = model.weights
@@ -124,24 +130,24 @@ def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength:
             )
         changed = len(edit.names)
     gap = None
-    if look:
+    if probe:
         opened.compute, opened.latent_shape, opened.resolution = model.compute, model.latent_shape, model.resolution
         with edit.apply(model, strength):
-            edited = _draw_images(model, look)
-        gap = Gap.between(_draw_images(opened, look), edited, _draw_images(model, look))
+            edited = _draw_images(model, probe)
+        gap = Gap.between(_draw_images(opened, probe), edited, _draw_images(model, probe))
     return Check(f"diffusers' {type(opened.pipeline).__name__}.{loader}", changed, gap)
 
 
-def _draw_images(model: Model, look: Look) -> Tensor:
-    return model.images(look.prompts, list(range(len(look.prompts))), steps=look.steps, guidance=look.guidance)
+def _draw_images(model: Model, probe: Probe) -> Tensor:
+    return model.images(probe.prompts, list(range(len(probe.prompts))), steps=probe.steps, guidance=probe.guidance)
 
 
-def _compare(model: Model, edit: Edit, strength: float, loaded: object, look: Look) -> Gap:
+def _compare(model: Model, edit: Edit, strength: float, loaded: object, probe: Probe) -> Gap:
     """Draws with base, edit and file by the pipeline's own call, on copies that share the model's tensors."""
-    seeds = list(range(len(look.prompts)))
+    seeds = list(range(len(probe.prompts)))
 
     def draw(pipeline: object) -> Tensor:
-        return consumer.draw(model, pipeline, look.prompts, seeds, look.steps, look.guidance)
+        return consumer.draw(model, pipeline, probe.prompts, seeds, probe.steps, probe.guidance)
 
     base = draw(consumer.share_pipeline(model.pipeline))
     with edit.apply(model, strength):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @final
 @dataclass(frozen=True)
-class Choice:
+class RankChoice:
     """How a dense change is factored: by one rank for all matrices, or by the share of its energy to keep."""
 
     rank: int | None = None
@@ -39,7 +39,7 @@ ENERGY = 0.99
 
 
 @torch.no_grad()
-def factor(delta: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+def factor(delta: Tensor, choice: RankChoice) -> tuple[Tensor, Tensor]:
     """Down [r, in] and up [out, r], fp32, whose product up @ down is the best of its rank for the change.
 
     A kernel [out, in, h, w] counts as [out, in * h * w]. Each factor is scaled by the square roots of the singular
@@ -63,7 +63,7 @@ def factor(delta: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
     return down.float().contiguous(), up.float().contiguous()
 
 
-def choose_rank(squares: Tensor, choice: Choice) -> int:
+def choose_rank(squares: Tensor, choice: RankChoice) -> int:
     """The rank for a matrix with these squared singular values, largest first.
 
     Values below rounding error, 10^-7 of the largest, count as zero.

@@ -8,7 +8,7 @@ from ..edits.edit import Edit
 from ..models import consumer
 from ..models.base import Model
 from ..plurals import write_count
-from .factors import Choice
+from .factors import RankChoice
 from .formats import FORMATS, WHOLE, Format, check_architecture, suggest_others
 from .lora import check_package
 from .original import PREFIXES, check_original
@@ -24,7 +24,7 @@ KOHYA: Mapping[str, tuple[str, ...]] = {
 """How the weights begin that diffusers reads from a kohya file, of architectures where it does not read all."""
 
 
-def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None = None) -> None:
+def check_format(model: Model, edit: Edit, format: Format, choice: RankChoice | None = None) -> None:
     """Raises ValueError where the format can't hold this edit of this model; says what could.
 
     Args:
@@ -40,7 +40,7 @@ def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None
         if format == "single-file" and model.architecture in PREFIXES:
             check_original(model, edit)
         return
-    check_package(model, edit, format, choice or Choice())
+    check_package(model, edit, format, choice or RankChoice())
     if format == "lora":
         consumer.check_reader(model, edit.names)
     read = KOHYA.get(model.architecture, ("",)) if format == "kohya" else ("",)

@@ -13,7 +13,7 @@ from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
 from ..plurals import write_count
-from .factors import Choice, Residual, factor
+from .factors import RankChoice, Residual, factor
 from .formats import LoraFormat, find_exact
 from .names import Stem, is_matrix, list_layers, name_stems
 
@@ -44,7 +44,7 @@ class Package:
         return (min(found), max(found)) if found else (0, 0)
 
 
-def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) -> dict[str, Stem]:
+def check_package(model: Model, edit: Edit, format: LoraFormat, choice: RankChoice) -> dict[str, Stem]:
     """Checks the edit before any matrix is factored; returns the names that the format gives to the model's layers.
 
     Raises:
@@ -78,7 +78,7 @@ def package(
     model: Model,
     edit: Edit,
     format: LoraFormat,
-    choice: Choice | None = None,
+    choice: RankChoice | None = None,
     strength: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Package:
@@ -87,7 +87,7 @@ def package(
     Low-rank changes are stored as they are, unless a lower rank is asked for; other changes are factored. `comfy` holds
     other changes exactly, unless a rank or an energy is asked for; changes of vectors it always holds exactly.
     """
-    choice = choice or Choice()
+    choice = choice or RankChoice()
     stems = check_package(model, edit, format, choice)
     layers, base = list_layers(model), model.weights
     factors: dict[str, Factors] = {}
@@ -131,7 +131,7 @@ def multiply_factors(factors: Factors, like: Tensor) -> Tensor:
     return (up.float() @ down.float()).reshape(like.shape)
 
 
-def _build_factors(parts: Mapping[str, Tensor], whole: Tensor, choice: Choice, strength: float) -> Factors:
+def _build_factors(parts: Mapping[str, Tensor], whole: Tensor, choice: RankChoice, strength: float) -> Factors:
     if "down" in parts and choice.energy is None and (choice.rank is None or choice.rank >= len(parts["down"])):
         return parts["down"].to(whole.device).float(), parts["up"].to(whole.device).float() * strength
     return factor(whole, choice)

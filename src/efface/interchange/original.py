@@ -20,7 +20,7 @@ from ..models import consumer
 from ..models.adapters.single_file import UNET, VAE, name_in_vae
 from ..models.base import Model
 from ..plurals import write_count
-from .checks import Check, Gap, Look
+from .checks import Check, Gap, Probe
 from .names import name_native
 from .reading import read_weights
 
@@ -81,7 +81,7 @@ def save_original(model: Model, path: Path, meta: Mapping[str, Any]) -> Path:
     return write_tensors(path, build_original(model), {**meta, "kind": "single file"})
 
 
-def check_file(model: Model, edit: Edit, file: Path, strength: float, look: Look | None) -> Check:
+def check_file(model: Model, edit: Edit, file: Path, strength: float, probe: Probe | None) -> Check:
     """Reads an exported file by diffusers' `from_single_file`, compares every weight, then pictures.
 
     diffusers reads FLUX.1 only at the published width; at another width the file is read as by `efface import`.
@@ -104,12 +104,12 @@ def check_file(model: Model, edit: Edit, file: Path, strength: float, look: Look
             raise ValueError(
                 f"{reader} reads another {other[0]} than was written ({write_count(len(other), 'such weight')})"
             )
-    if look is None:
+    if probe is None:
         return Check(reader, len(edit.names))
-    seeds = list(range(len(look.prompts)))
+    seeds = list(range(len(probe.prompts)))
 
     def draw(drawn: Any) -> Tensor:
-        return consumer.draw(model, drawn, look.prompts, seeds, look.steps, look.guidance)
+        return consumer.draw(model, drawn, probe.prompts, seeds, probe.steps, probe.guidance)
 
     base = draw(consumer.share_pipeline(model.pipeline))
     with edit.apply(model, strength):

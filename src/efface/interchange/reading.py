@@ -15,7 +15,7 @@ from torch import Tensor
 from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
-from .checks import Check, Gap, Look
+from .checks import Check, Gap, Probe
 from .lora import Package, multiply_factors
 from .names import Stem, name_all
 
@@ -130,7 +130,7 @@ def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
     return values, aside
 
 
-def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:
+def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: float, probe: Probe | None) -> Check:
     """Reads an exported file back as `efface import` does, for formats that diffusers can't load.
 
     Raises:
@@ -151,12 +151,12 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
     if spare := sorted(set(found) - set(held)):
         raise ValueError(f"{file.name} read back changes {spare[0]}, which the edit does not ({len(spare)} such)")
     gap = None
-    if look:
+    if probe:
         with edit.apply(model, strength):
-            edited = _draw_images(model, look)
+            edited = _draw_images(model, probe)
         with read.apply(model):
-            theirs = _draw_images(model, look)
-        gap = Gap.between(theirs, edited, _draw_images(model, look))
+            theirs = _draw_images(model, probe)
+        gap = Gap.between(theirs, edited, _draw_images(model, probe))
     return Check("efface import, because diffusers has no loader for it", len(held), gap)
 
 
@@ -172,8 +172,8 @@ def _measure_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> tup
     return change, torch.finfo(torch.float32).eps * float(base.detach().float().norm())
 
 
-def _draw_images(model: Model, look: Look) -> Tensor:
-    return model.images(look.prompts, list(range(len(look.prompts))), steps=look.steps, guidance=look.guidance)
+def _draw_images(model: Model, probe: Probe) -> Tensor:
+    return model.images(probe.prompts, list(range(len(probe.prompts))), steps=probe.steps, guidance=probe.guidance)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -70,7 +70,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
 def estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
     """Plans a training from shapes of tensors alone; `estimate` calls this where trial steps would cost too much."""
     cost = measure_shapes(trainer, progress)
-    plan = _plan(trainer, cost.each, cost.turn, cost.waiting, cost.drawing)
+    plan = _plan(trainer, cost.each, cost.step_peak, cost.waiting, cost.drawing)
     micro = min(plan.rows, trainer.config.micro_batch or plan.rows)
     return replace(plan, micro=micro, apart=cost.apart, from_shapes=True)
 
@@ -86,7 +86,7 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
         sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _count_trained(trainer))]
         said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
-    least = _plan(trainer, one.each, PeakFit.from_size(one.turn), one.waiting, drawing)
+    least = _plan(trainer, one.each, PeakFit.from_size(one.step_peak), one.waiting, drawing)
     progress(2, 3)
     try:
         plan = _plan_more(trainer, least, one)
@@ -97,26 +97,26 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
     return plan
 
 
-def _plan(trainer: Trainer, each: int, turn: PeakFit, waiting: float, drawing: PeakFit) -> Plan:
+def _plan(trainer: Trainer, each: int, step_peak: PeakFit, waiting: float, drawing: PeakFit) -> Plan:
     """The plan with one row at once; the student's pass has `each` rows for one row of each term."""
-    model, takes = trainer.model, _list_footprints(trainer)
+    model, footprints = trainer.model, _list_footprints(trainer)
     resting, scales = list_resting(model), list_scales(model.network) if model.quantised else []
     return Plan(
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting, *scales]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
         trained=_count_trained(trainer),
-        kept=_count_kept(trainer, takes)
-        + _count_stored(trainer, takes)
+        kept=_count_kept(trainer, footprints)
+        + _count_stored(trainer, footprints)
         + sum(each.held_bytes for each in trainer.learners),
-        turn=turn,
+        step_peak=step_peak,
         drawing=drawing,
         rows=each * trainer.config.batch,
         micro=1,
         waiting=waiting,
         apart=0,
-        **_plan_drawing(trainer, takes),
-        recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
-        drawn=sum(t.drawn for t in takes),
+        **_plan_drawing(trainer, footprints),
+        recorded=sum(t.cache_bytes + t.image_bytes for t in footprints),
+        drawn=sum(t.drawn for t in footprints),
         notes=tuple(each.about for each in trainer.learners if each.about),
     )
 
@@ -130,14 +130,14 @@ def _plan_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
         waits = one.waiting * (one.terms * one.each - 1)  # in as many pieces of twice as many rows, twice as much waits
         by_twos = measure_step(trainer, 2 * one.terms, 2)[0]
         singly = [(made, live - waits) for made, live in one.moments]
-        turn = PeakFit.through(singly, [(made, live - 2 * waits) for made, live in by_twos])
-        return replace(least, turn=turn, micro=micro)
+        step_peak = PeakFit.through(singly, [(made, live - 2 * waits) for made, live in by_twos])
+        return replace(least, step_peak=step_peak, micro=micro)
     sizes = choose_whole_sizes(trainer)
     whole = [measure_step(trainer, n)[0] for n in sizes]
-    turn = PeakFit.from_size(find_peak(whole[0]))
+    step_peak = PeakFit.from_size(find_peak(whole[0]))
     if len(whole) == 2:
-        turn = PeakFit.through(whole[0], whole[1], sizes[0] * one.each)
-    return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
+        step_peak = PeakFit.through(whole[0], whole[1], sizes[0] * one.each)
+    return replace(least, step_peak=step_peak, micro=micro, apart=round(one.step_peak - step_peak(1)))
 
 
 def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
@@ -173,10 +173,10 @@ def _plan_single_drawing(trainer: Trainer, plan: Plan) -> Plan:
         trainer.model.draw_batch = before
 
 
-def _plan_drawing(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
+def _plan_drawing(trainer: Trainer, footprints: Sequence[MemoryFootprint]) -> dict[str, Any]:
     """The number of pictures drawn together, and the bytes recorded meanwhile without those that are in `kept`."""
-    traced = max((t.trace_bytes for t in takes), default=0) - _count_stored(trainer, takes)
-    return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
+    trace_bytes = max((t.trace_bytes for t in footprints), default=0) - _count_stored(trainer, footprints)
+    return {"pictures": max((t.images_at_once for t in footprints), default=0), "trace_bytes": max(0, trace_bytes)}
 
 
 def _list_footprints(trainer: Trainer) -> list[MemoryFootprint]:
@@ -192,14 +192,14 @@ def _count_trained(trainer: Trainer) -> int:
     return count_bytes(list_tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
 
 
-def _count_stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
+def _count_stored(trainer: Trainer, footprints: Sequence[MemoryFootprint]) -> int:
     """Bytes of recordings on the device: up to the store's bound on a CPU, none on a GPU."""
     here = trainer.model.device.type == "cpu"
-    return min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound) if here else 0
+    return min(sum(t.cache_bytes for t in footprints), trainer.model.recordings.bound) if here else 0
 
 
-def _count_kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
+def _count_kept(trainer: Trainer, footprints: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures on the device: none on a GPU."""
     if trainer.model.device.type != "cpu":
         return 0
-    return count_bytes(trainer.update.compute_deltas().values()) + sum(t.image_bytes for t in takes)
+    return count_bytes(trainer.update.compute_deltas().values()) + sum(t.image_bytes for t in footprints)

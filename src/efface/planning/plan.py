@@ -39,7 +39,7 @@ class Plan:
     kept: int
     """Bytes that stay on the device: a search's embeddings of words, and on a CPU the last good state, pictures, and
     recordings in memory."""
-    turn: PeakFit
+    step_peak: PeakFit
     """Bytes that a step adds, by the number of rows at once in the student's pass."""
     drawing: PeakFit
     """Bytes that drawing adds, by the number of pictures at once."""
@@ -53,7 +53,7 @@ class Plan:
     """Further bytes where rows are read one by one: the gradients of two pieces, which are summed."""
     pictures: int
     """Number of pictures that are drawn together."""
-    traced: int
+    trace_bytes: int
     """Bytes that are recorded while these are drawn, without those that are in `kept`."""
     recorded: int
     """Bytes of recordings, in the host's memory or on disk."""
@@ -73,12 +73,12 @@ class Plan:
     def learning(self) -> int:
         """Bytes that a step of the weights adds."""
         pieces = self.apart if self.micro < self.rows else 0
-        return self.turn(self.micro) + pieces + round(self.waiting * (self.rows - self.micro))
+        return self.step_peak(self.micro) + pieces + round(self.waiting * (self.rows - self.micro))
 
     @property
     def sampling(self) -> int:
         """Bytes that drawing adds."""
-        return self.drawing(self.pictures) + self.traced if self.pictures else 0
+        return self.drawing(self.pictures) + self.trace_bytes if self.pictures else 0
 
     def format_table(self) -> str:
         """Writes the plan as text, a line for each part."""

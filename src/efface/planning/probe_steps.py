@@ -151,7 +151,7 @@ class RowwiseCost:
     """Number of rows of each term in the smaller step; the larger step has twice as many."""
     each: int
     """Number of rows in the student's largest pass for one row of each term."""
-    turn: float
+    step_peak: float
     """Bytes that a step of one row adds."""
     waiting: float
     """Bytes of each further row while it waits."""

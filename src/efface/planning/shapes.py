@@ -65,7 +65,7 @@ class ShapeCost:
 
     each: int
     """Number of rows in the student's largest pass for one row of each term."""
-    turn: PeakFit
+    step_peak: PeakFit
     """Bytes that a step adds, by the number of rows at once in the student's pass."""
     waiting: float
     """Bytes of each further row while it waits."""
@@ -108,14 +108,16 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     progress(1, 3)
     alone = each * trainer.config.batch == 1
     more = few if alone else measure_step_shapes(trainer, 2 * n)[0]
-    turn = PeakFit.from_size(find_peak(few)) if alone else PeakFit.through(few, more, n * each)
+    step_peak = PeakFit.from_size(find_peak(few)) if alone else PeakFit.through(few, more, n * each)
     progress(2, 3)
     drawing = PeakFit.through(measure_drawing_shapes(trainer.model, 1), measure_drawing_shapes(trainer.model, 2))
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
-    waiting = turn.steepest if hardened else _count_waiting(trainer, asked) / each  # an attack reads all rows at once
-    return ShapeCost(each, turn, waiting, count_bytes(trainer.update.list_params()), drawing)
+    waiting = (
+        step_peak.steepest if hardened else _count_waiting(trainer, asked) / each
+    )  # an attack reads all rows at once
+    return ShapeCost(each, step_peak, waiting, count_bytes(trainer.update.list_params()), drawing)
 
 
 def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[Moments, int]:

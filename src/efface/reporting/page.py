@@ -29,7 +29,7 @@ from .gallery import Gallery
 from .history import History, build_histories
 from .svg import Curve, draw_climbs, plot_thresholds
 from .template import make_environment
-from .verdict import RuleInWords, Verdict, build_verdict, find_worst_attack
+from .verdict import ReportVerdict, RuleInWords, build_verdict, find_worst_attack
 from .wording import format_estimate, format_number, name_method, pick_worst_outcome
 
 __all__ = ["format_estimate", "format_number", "make_claims", "write_page"]
@@ -60,7 +60,7 @@ class Part:
     proof: Sequence[int]
     """The pairs at the top of the page, by their places in the gallery."""
     cards: Sequence[Card]
-    verdict: Verdict
+    verdict: ReportVerdict
     robust: Sequence[RuleInWords]
     """The results of the rules on attacks."""
     attacks: AttackRecord | None
@@ -117,10 +117,10 @@ def write_page(
     files = out.with_name(f"{out.stem}_files")
     data.check_ours(out, files)
     results = {folder: read_results(folder) for folder in folders}
-    fought = {folder: found.attacks for folder, found in results.items() if found.attacks}
+    attacks = {folder: found.attacks for folder, found in results.items() if found.attacks}
     judged = {folder: found.evaluation for folder, found in results.items() if found.evaluation}
-    parts = [_build_part(record, folder, per_group, fought.get(folder)) for folder, record in judged.items()]
-    attacked = [_read_attacked(record, folder) for folder, record in fought.items()]
+    parts = [_build_part(record, folder, per_group, attacks.get(folder)) for folder, record in judged.items()]
+    attacked = [_read_attacked(record, folder) for folder, record in attacks.items()]
     galleries = [p.gallery for p in (*parts, *attacked)]
     pictures = gallery.collect_images(galleries)
     thumbnails = gallery.make_thumbnails(list(pictures.values()), progress or (lambda i, n: None))
@@ -137,7 +137,7 @@ def write_page(
             beside=list_beside(published, records),
             published_curves=plot_published(published),
             sets=build_comparisons(records) if len(parts) > 1 else [],
-            glyphs=any(r.drawing.model.startswith("glyphs") for r in (*judged.values(), *fought.values())),
+            glyphs=any(r.drawing.model.startswith("glyphs") for r in (*judged.values(), *attacks.values())),
             files=quote(files.name),
             thumbnails=["\n".join(thumbnails[i : i + BLOCK]) for i in range(0, len(thumbnails), BLOCK)],
             data=_build_data(galleries, list(pictures), quote(files.name)),

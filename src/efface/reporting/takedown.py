@@ -11,13 +11,13 @@ from ..evaluation.rows_table import read_rows
 from .clauses import list_clauses
 from .gallery import describe_outcome, make_thumbnail
 from .template import make_environment
-from .verdict import Verdict
+from .verdict import ReportVerdict
 
 SHOWN = 3
 """The number of pairs of pictures on the page."""
 
 
-def build_result(verdict: Verdict) -> Result:
+def build_result(verdict: ReportVerdict) -> Result:
     """Converts a verdict to the form in a record."""
     rules = tuple(Finding(claim=r.claim, found=r.found, outcome=r.outcome) for r in verdict.rules)
     return Result(policy=verdict.policy, outcome=verdict.outcome, sentence=verdict.sentence, rules=rules)

@@ -40,7 +40,7 @@ class RuleInWords:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReportVerdict:
     """Whether an edit is ready, in a sentence, with the rules."""
 
     outcome: VerdictOutcome
@@ -49,7 +49,7 @@ class Verdict:
     rules: tuple[RuleInWords, ...]
 
 
-def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: str = "") -> Verdict:
+def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: str = "") -> ReportVerdict:
     """Judges an evaluation, and the attacks beside it, by a policy, and says the result in words.
 
     Args:
@@ -65,7 +65,7 @@ def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: s
     worst, left = describe_worst_attack(attacks), _say_open(described)
     parts = [*left, worst] if outcome == "undecided" else [lead, worst, *left]
     sentence = f"{LEADS[outcome]}: {'; '.join(part for part in parts if part)}."
-    return Verdict(outcome, named, sentence + _say_unknown(attacks), described)
+    return ReportVerdict(outcome, named, sentence + _say_unknown(attacks), described)
 
 
 def describe_rule(finding: RuleResult, record: Record) -> RuleInWords:

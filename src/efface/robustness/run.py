@@ -29,7 +29,7 @@ from .progress import CONTROL, PLAIN
 
 VERSION = "1"
 """A version that changes whenever the same attack may have another result."""
-PORTRAITS = 25
+REFERENCE_IMAGES = 25
 """The number of pictures of a concept that an attacker has, as in CCE."""
 TURNS = 4
 OLDER: Mapping[Condition, str] = {"target": "edited", "control-base": "base", "control-kept": "kept"}
@@ -235,26 +235,28 @@ def draw_reference_images(
     for target in conditions:
         if target.concept not in found:
             keep = build_store(runner.image_judge.folder / "portraits", runner.list_dependencies(target, {}))
-            found[target.concept] = keep("portraits", lambda p=target: {"pictures": _draw_portraits(runner, p)})[
+            found[target.concept] = keep("portraits", lambda p=target: {"pictures": _draw_reference_images(runner, p)})[
                 "pictures"
             ]
     return found
 
 
-def _draw_portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
+def _draw_reference_images(runner: AttackRunner, target: AttackTarget) -> Tensor:
     """Draws pictures of a concept, uint8 [n, 3, h, w], and keeps those that the judges confirm.
 
     The prompts are the suite's, the seeds are in no suite; it draws in a few turns, because a model may show it seldom.
     """
     rng, found = random.Random(f"portraits/{runner.seed}/{target.concept}"), []
     for _ in range(TURNS):
-        rows = [dataclasses.replace(row, seed=rng.randrange(2**31)) for row in rng.choices(target.asked, k=PORTRAITS)]
+        rows = [
+            dataclasses.replace(row, seed=rng.randrange(2**31)) for row in rng.choices(target.asked, k=REFERENCE_IMAGES)
+        ]
         candidates = [Candidate(row.prompt, row.seed) for row in rows]
         pictures, seen = runner.image_judge.draw_and_look(candidates, rows)
         found += [picture for picture, said in zip(pictures, seen, strict=True) if said.verdict]
-        if len(found) >= PORTRAITS:
+        if len(found) >= REFERENCE_IMAGES:
             break
-    return torch.stack(found[:PORTRAITS]) if found else make_no_pictures(runner.image_judge.model)
+    return torch.stack(found[:REFERENCE_IMAGES]) if found else make_no_pictures(runner.image_judge.model)
 
 
 def make_no_pictures(model: Model) -> Tensor:

@@ -53,12 +53,12 @@ def build(
         ValueError: the suite, a group or a target is unknown, or the suite can't judge a target.
     """
     suite = read_spec(name)
-    cast = ConceptRoles.of(suite, erasure, world, used, salt)
+    roles = ConceptRoles.of(suite, erasure, world, used, salt)
     asked = {group.name: group for group in choose_groups(suite, only, per_group, sizes or {})}
-    made = {group.name: cast.build_rows(asked.get(group.name, group)) for group in suite.groups}
+    made = {group.name: roles.build_rows(asked.get(group.name, group)) for group in suite.groups}
     there = tuple(group for group in suite.groups if made[group.name])
     rows = tuple(row for name in asked for row in made[name])
-    return Suite(dataclasses.replace(suite, groups=there), cast.targets, rows)
+    return Suite(dataclasses.replace(suite, groups=there), roles.targets, rows)
 
 
 @dataclass(frozen=True)

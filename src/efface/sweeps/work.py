@@ -210,9 +210,9 @@ def _measure_neurons(grid: Grid, job: Job, model: Model, edit: Path, out: Path) 
 
     assert grid.neurons
     concept = grid.neurons.template.format(" and ".join(job.targets))
-    look = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **choose_drawing(grid, job.model)}
+    settings = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **choose_drawing(grid, job.model)}
     prompts = grid.neurons.adversarial[job.concept]
-    found, _ = neurons(model, edit, concept, prompts, out, progress=False, **look)
+    found, _ = neurons(model, edit, concept, prompts, out, progress=False, **settings)
     return summarise_neurons(found, str(edit))
 
 

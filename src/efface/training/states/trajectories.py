@@ -57,7 +57,7 @@ class Student(Source):
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         n = context.config.batch
-        return MemoryFootprint(n, _count_traced(context, self.steps, n) if n > 1 else 0)
+        return MemoryFootprint(n, _count_trace_bytes(context, self.steps, n) if n > 1 else 0)
 
     def _draw(self, context: Context, step: Step, cond: Cond, own: slice) -> Tensor:
         """Draws the states [m, c, h, w] of some of the step's rows."""
@@ -158,7 +158,7 @@ class Recorded(Source):
         """The number of trajectories drawn at once, their bytes meanwhile, and the size of all expected states."""
         state, paths = prod(context.model.latent_shape), len(self.expected) * self.paths
         n = min(context.model.drawn_together, paths or self.paths)
-        return n, _count_traced(context, self.steps, n), self.steps * paths * state
+        return n, _count_trace_bytes(context, self.steps, n), self.steps * paths * state
 
 
 @final
@@ -247,9 +247,9 @@ class Frozen(Recorded):
         self.found = {}
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
-        model, (n, traced, states) = context.model, self.count_sizes(context)
+        model, (n, trace_bytes, states) = context.model, self.count_sizes(context)
         each = model.state_dtype.itemsize + 2 * (model.compute or model.dtype).itemsize
-        return MemoryFootprint(n, traced, states * each, drawn=len(self.expected) * self.paths)
+        return MemoryFootprint(n, trace_bytes, states * each, drawn=len(self.expected) * self.paths)
 
     def _choose_cache(self, context: Context) -> TrajectoryCache:
         """The model's cache, or this source's own one while other weights than the base's are in place."""
@@ -269,7 +269,7 @@ class Frozen(Recorded):
         }
 
 
-def _count_traced(context: Context, steps: int, n: int) -> int:
+def _count_trace_bytes(context: Context, steps: int, n: int) -> int:
     """Bytes of n recordings."""
     return len(COLUMNS) * steps * n * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
 
