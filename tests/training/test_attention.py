@@ -18,7 +18,7 @@ from efface.training.objectives.attention import WORDS as OWN
 from efface.training.objectives.attention import Attention, Focus, check_threshold, locate_words, measure_inside
 from efface.training.preservation.nothing import NoPreservation
 from efface.training.updates.lowrank import LowRank
-from oracle import SHAPE, Fixed, OracleModel, trainer_of
+from oracle import SHAPE, Fixed, OracleModel, build_trainer
 
 WORDS = torch.tensor([[0.0, 1, 1, 0], [0, 0, 0, 1]])
 
@@ -66,7 +66,7 @@ def test_a_mask_of_threshold_0_leaves_out_the_least_place_alone():
 def test_rows_take_their_timesteps_independently():
     """Of a distribution on two timesteps, many rows take each about half the time, at their own pictures."""
     model = OracleModel()
-    context = trainer_of(model, [NoPreservation()]).context
+    context = build_trainer(model, [NoPreservation()]).context
     focus, n = Focus(start=500, stop=501, sharp=2000.0), 400
     rng = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(n, *SHAPE, generator=rng), torch.randn(n, *SHAPE, generator=rng)
