@@ -167,7 +167,7 @@ def format_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def describe_cost(cost: Cost) -> dict[str, Any]:
-    """A cost in JSON's types."""
+    """Writes a cost in JSON's types."""
     return asdict(cost)
 
 

@@ -115,7 +115,7 @@ class Repository:
         return [(paths, batch) for paths in self.paths for batch in self.batches]
 
     def name_file(self, paths: int, batch: int) -> Path:
-        """The file of our edit."""
+        """Names the file of our edit."""
         return self.out / f"{name_ours(paths, batch)}.safetensors"
 
     def start_ours(self, paths: int, batch: int, file: Path) -> float:

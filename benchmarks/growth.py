@@ -85,7 +85,7 @@ class Growth:
             write(self.out, "growth", {"stamp": describe_machine(flags=self.describe_flags()), "axes": found})
 
     def describe_flags(self) -> dict[str, Any]:
-        """The flags, in JSON's types."""
+        """Returns the flags in JSON's types."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
     def measure_work(self, axis: Work) -> list[dict[str, Any]]:

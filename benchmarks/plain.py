@@ -32,7 +32,7 @@ from efface.training.subsets import select
 
 @dataclass(frozen=True)
 class Asked:
-    """The request of one erasure."""
+    """Holds the request of one erasure."""
 
     target: str
     """What is erased."""
@@ -47,7 +47,7 @@ class Asked:
 
 
 class Pair:
-    """A model and a deep copy of it: the copy is trained, and the model is the teacher."""
+    """Holds a model and a deep copy of it: the copy is trained, and the model is the teacher."""
 
     def __init__(self, model: Any, asked: Asked) -> None:
         self.teacher, self.asked = model, asked
@@ -68,7 +68,7 @@ class Pair:
         return int(torch.randint(bound, (), generator=self.rng))
 
     def draw_prompt(self) -> str:
-        """The target in a template."""
+        """Puts the target into a template."""
         return self.asked.templates[self.draw_number(len(self.asked.templates))].format(self.asked.target)
 
     def draw_state(self, cond: Cond, point: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class Pair:
 
 @torch.no_grad()
 def predict_frozen(model: Model, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-    """The frozen model's prediction."""
+    """Computes the frozen model's prediction."""
     return model.predict(x, t, cond)[0]
 
 

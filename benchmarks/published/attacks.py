@@ -79,7 +79,7 @@ def completion(model: Any) -> Difference:
 
 
 def revive(model: Any) -> Difference:
-    """SoftImpute by eigenvectors, written in numpy."""
+    """Compares with SoftImpute by eigenvectors, written in numpy."""
     rng = torch.Generator().manual_seed(0)
     weight, missing = torch.randn(9, 6, generator=rng), torch.rand(9, 6, generator=rng) < 0.2
     x = np.where(missing.numpy(), np.nan, weight.double().numpy())
@@ -103,7 +103,7 @@ def quantise(model: Any) -> Difference:
 
 
 def prune(model: Any) -> Difference:
-    """The share of smallest magnitude at 0."""
+    """Compares with setting the share of smallest magnitude to 0."""
 
     def by_hand(w: np.ndarray) -> np.ndarray:
         bound = np.sort(np.abs(w), axis=None)[round(0.3 * w.size)]

@@ -38,7 +38,7 @@ class Difference:
         return max(v for v in (self.loss, self.gradient, self.closed_form, self.prediction) if v is not None)
 
     def join(self, other: Difference) -> Difference:
-        """The larger of each."""
+        """Takes the larger of each difference."""
 
         def worse(a: float | None, b: float | None) -> float | None:
             return b if a is None else a if b is None else max(a, b)
@@ -48,7 +48,7 @@ class Difference:
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:
-    """The norm of the difference by that of `theirs`."""
+    """Divides the norm of the difference by that of `theirs`."""
     size = theirs.double().norm().item()
     return (ours.double() - theirs.double()).norm().item() / size if size else ours.double().norm().item()
 

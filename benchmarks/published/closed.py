@@ -29,7 +29,7 @@ def layers(model: Any) -> dict[str, Tensor]:
 
 
 def read(model: Any, text: str) -> Tensor:
-    """Final hidden states [L, d] of a prompt."""
+    """Computes the final hidden states [L, d] of a prompt."""
     ids = model.tokenizer([text], padding="max_length", max_length=8, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         return model.text_encoder(ids).last_hidden_state[0].double()
@@ -45,7 +45,7 @@ def regress(w: Tensor, pairs: Sequence[tuple[Tensor, Tensor, float]], lamb: floa
 
 
 def compare(edit: Any, wanted: Layers, model: Any) -> Difference:
-    """The largest difference of a layer's change, relative to that change."""
+    """Finds the largest difference of a layer's change, relative to that change."""
     base = layers(model)
     assert edit.values.keys() == wanted.keys()
     return Difference(closed_form=max(apart(v.double() - base[n], wanted[n] - base[n]) for n, v in edit.values.items()))

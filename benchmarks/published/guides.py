@@ -34,7 +34,7 @@ Step = Callable[[int, Tensor, int], Tensor]
 
 
 def by_hand(model: Any, predict: Step) -> Tensor:
-    """x_0 by DDIM (eta 0) from the seed's noise."""
+    """Draws x_0 by DDIM (eta 0) from the seed's noise."""
     scheduler = model.build_scheduler("ddim")
     scheduler.set_timesteps(STEPS)
     bars, times = scheduler.alphas_cumprod, scheduler.timesteps.tolist()

@@ -28,7 +28,7 @@ def resume_training(model: efface.Model, folder: Path) -> bool:
     trainer = method.build_trainer(model, Erasure(("cat",)))
     for index, learner in enumerate(list(trainer.schedule())[:2]):
         trainer.step(trainer.make_step(index, learner))
-    trainer._save(file, 2)
+    trainer.save_checkpoint(file, 2)
     return is_same(whole, method.fit(model, Erasure(("cat",)), checkpoint=file))
 
 

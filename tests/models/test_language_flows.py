@@ -54,7 +54,7 @@ def draw_by_diffusers(model: LanguageFlow, guidance: float, steps: int = 3) -> t
     if isinstance(model, QwenImage):
         latents = unpack_patches(latents, 8)
     elif isinstance(model, Flux2) and model.klein:  # whose pipeline gives what the decoder reads
-        mean, std = model._read_moments(latents)
+        mean, std = model.read_moments(latents)
         latents = (model.pipeline._patchify_latents(latents) - mean) / std
     elif isinstance(model, Flux2):
         latents = model.unpack(latents)
@@ -169,7 +169,7 @@ def test_pictures_and_latents_are_each_others_inverse_as_far_as_the_autoencoder_
     pixels = model.decode(x)
     assert pixels.shape == (2, 3, 16, 16) and model.encode_pictures(pixels).shape == x.shape
     if isinstance(model, Flux2 | QwenImage):
-        mean, std = model._read_moments(x)
+        mean, std = model.read_moments(x)
         assert mean.abs().max() > 0 and (std - 1).abs().max() > 0
 
 

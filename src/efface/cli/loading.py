@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """Number of sampling steps, and guidance."""
+    """Says how many sampling steps are taken, and with which guidance."""
 
     steps: int | None = None
     """Sampling steps; the protocol's or the model's own number by default."""

@@ -110,13 +110,13 @@ class Trainer:
             except OSError:  # the learner has not taken its step yet
                 if file:
                     with suppress(OSError):  # no room for a checkpoint either, so the one before stays
-                        self._save(file, index)
+                        self.save_checkpoint(file, index)
                 raise
             done = index + 1
             if order[index] is self.update:
                 self.loss_log.add(done, losses)
             if file and done % SAVE_EVERY == 0:
-                self._save(file, done)
+                self.save_checkpoint(file, done)
                 saved = done
             if progress:
                 progress(done, len(order), learner=type(order[index]).__name__, loss=losses)
@@ -282,7 +282,7 @@ class Trainer:
         """The parts whose state a checkpoint holds, in the order in which it numbers them."""
         return [*self.learners, *self.terms, *self.list_sources(), self.loss_scale, self.loss_log]
 
-    def _save(self, file: Path, done: int) -> None:
+    def save_checkpoint(self, file: Path, done: int) -> None:
         if not find_process_group().is_main:
             return
         parts = enumerate(self._list_checkpointed())

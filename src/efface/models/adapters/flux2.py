@@ -106,7 +106,7 @@ class Flux2(GuidanceInput, LanguageFlow):
     def unpack(self, out: Tensor) -> Tensor:
         return out.transpose(1, 2).unflatten(2, (self.latent_shape[1], -1))
 
-    def _read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, c, 1, 1] of the patches."""
         norm = self.vae.bn
         spread = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
@@ -115,12 +115,12 @@ class Flux2(GuidanceInput, LanguageFlow):
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         patches = Flux2Pipeline._patchify_latents(self._encode_modes(pictures))
-        mean, std = self._read_moments(patches)
+        mean, std = self.read_moments(patches)
         return ((patches - mean) / std).to(self.state_dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._read_moments(latents)
+        mean, std = self.read_moments(latents)
         return self._decode_pictures(Flux2Pipeline._unpatchify_latents(latents * std + mean).to(self.vae.dtype))
 
     def list_text_maps(self) -> Sequence[TextMap]:

@@ -107,7 +107,7 @@ class QwenImage(MaskedLanguageFlow):
     def unpack(self, out: Tensor) -> Tensor:
         return unpack_patches(out, self.latent_shape[1])
 
-    def _read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, c, 1, 1] of the autoencoder's latents."""
         config = self.vae.config
         mean, std = (like.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
@@ -116,12 +116,12 @@ class QwenImage(MaskedLanguageFlow):
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         mode = self._encode_modes(pictures.unsqueeze(2)).squeeze(2)
-        mean, std = self._read_moments(mode)
+        mean, std = self.read_moments(mode)
         return ((mode - mean) / std).to(self.state_dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._read_moments(latents)
+        mean, std = self.read_moments(latents)
         return self._decode_pictures((latents * std + mean).to(self.vae.dtype).unsqueeze(2))
 
     def list_text_maps(self) -> Sequence[TextMap]:

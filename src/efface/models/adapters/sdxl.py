@@ -80,16 +80,16 @@ class StableDiffusionXL(TwinClip):
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         with self._precise():
             plain = LatentDiffusion.encode_pictures(self, pictures)
-        mean, std = self._read_moments(plain)
+        mean, std = self.read_moments(plain)
         return (plain - mean * self.vae.config.scaling_factor) / std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._read_moments(latents)
+        mean, std = self.read_moments(latents)
         with self._precise():
             return self._decode_pictures(latents * std / self.vae.config.scaling_factor + mean)
 
-    def _read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def read_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, c, 1, 1] of the autoencoder's latents; 0 and 1 where it has none."""
         config = self.vae.config
         if config.get("latents_mean") is None or config.get("latents_std") is None:
