@@ -48,7 +48,7 @@ def choose(folder: Path, each: int) -> list[tuple[str, list[Pair]]]:
         pairs = [pair for pair in gallery.pairs if pair.group == group][:each]
         if pairs:
             blocks.append((title, pairs))
-    if record := attack_files.read(folder):
+    if record := attack_files.read_attacks(folder):
         won = build_attack_gallery(record, folder).pairs
         blocks.append(("brought back by attacks", take_turns([p for p in won if "erased" in p.verdict], each)))
     return [block for block in blocks if block[1]]

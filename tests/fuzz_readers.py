@@ -34,7 +34,7 @@ from efface.files.pictures import list_pictures
 from efface.interchange.foreign import fit_source, open_source
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.opening.place import read_kind
-from efface.records.attack_files import read as read_attacks
+from efface.records.attack_files import read_attacks
 from efface.records.audit import read_audit
 from efface.records.export import read_export
 from efface.records.report import read_report

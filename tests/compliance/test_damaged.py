@@ -122,7 +122,7 @@ def test_shares_that_are_none_make_damaged_attacks(folder: Path) -> None:
     data["robust"]["value"] = 1.5
     (folder / "attacks.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"attacks\.json is damaged .*a share is between 0 and 1, got 1.5"):
-        attack_files.read(folder)
+        attack_files.read_attacks(folder)
 
 
 def test_a_report_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_attacks_that_were_changed_after_they_were_written_are_refused(folder: P
     data = json.loads((folder / "attacks.json").read_text())
     (folder / "attacks.json").write_text(json.dumps({**data, "worst": {}, "method": "UCE"}))
     with pytest.raises(ValueError, match="it was changed after it was written"):
-        attack_files.read(folder)
+        attack_files.read_attacks(folder)
 
 
 @pytest.mark.parametrize("name", ["report.json", "attacks.json"])

@@ -11,7 +11,7 @@ from efface import methods
 from efface.catalog import METHODS
 from efface.concept import Erasure
 from efface.methods.base import Trained
-from efface.methods.capabilities import read
+from efface.methods.capabilities import read_capabilities
 from efface.models.architectures import expand
 from tiny import tiny_model
 from tiny_fits import FLOWS, KINDS, build_quick, build_request, list_served
@@ -81,5 +81,5 @@ def test_a_base_class_elsewhere_and_none_at_all(tmp_path: Any) -> None:
     file.write_text(source + "    forget_images: str\n\nclass Helper:\n    pass\n")
     own = METHODS.find_member(file, "efface.methods.other")
     assert own is not None and own.name == "Other"
-    can = read(own)
+    can = read_capabilities(own)
     assert (can.kind, can.several, can.images, can.anchor) == ("trained", False, "needed", "no")

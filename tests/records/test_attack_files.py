@@ -61,10 +61,10 @@ def test_pictures_of_plain_prompts_alone_are_no_attacks(tmp_path: Path) -> None:
     for folder in ("plain", "portraits", "reference-images"):
         (tmp_path / "attacks" / folder).mkdir(parents=True)
         (tmp_path / "attacks" / folder / "target-0.json").write_text("{}")
-    assert attack_files.read(tmp_path) is None
+    assert attack_files.read_attacks(tmp_path) is None
     begin(tmp_path, "seeds", "target")
     with pytest.raises(ValueError, match=r"holds finished batches of attacks, but no attacks\.json"):
-        attack_files.read(tmp_path)
+        attack_files.read_attacks(tmp_path)
 
 
 def test_a_folder_may_hold_attacks_alone_but_no_evaluation_is_read_there(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_attacks_of_a_later_version_are_refused(tmp_path: Path) -> None:
     data = write_attacks(tmp_path).model_dump(mode="json")
     (tmp_path / "attacks.json").write_text(json.dumps({**data, "version": 3}))
     with pytest.raises(ValueError, match="is of version 3; this efface reads version 1 or 2"):
-        attack_files.read(tmp_path)
+        attack_files.read_attacks(tmp_path)
 
 
 def test_the_names_of_version_1_become_those_of_today() -> None:
@@ -98,7 +98,7 @@ def test_damaged_parts_of_version_1_stay_and_are_refused(tmp_path: Path) -> None
     assert upgrade({"trials": [3, None], "grounds": "damaged"}) == {"measures": [3, None]}
     (tmp_path / "attacks.json").write_text(json.dumps({"version": 1, "trials": [3]}))
     with pytest.raises(ValueError, match=r"attacks\.json is damaged"):
-        attack_files.read(tmp_path)
+        attack_files.read_attacks(tmp_path)
 
 
 def test_of_the_rows_that_are_known_those_that_nothing_broke_are_the_robust_ones() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from efface.compliance import takedown
-from efface.records.attack_files import read as read_attacks
+from efface.records.attack_files import read_attacks
 from efface.records.report import read_report
 from efface.reporting.page import write_page
 from efface.reporting.takedown import build_result, pick_pictures, render_takedown

@@ -13,7 +13,7 @@ from efface.attacks.inversion import ConceptInversion
 from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
-from efface.records.attack_files import read
+from efface.records.attack_files import read_attacks
 from efface.robustness.merging import merge
 from magic_word import Magic
 from runner_fixtures import CONTROLS, ROWS, Setup, choose_plainly, drop_time
@@ -26,7 +26,7 @@ def test_killed_and_resumed_loses_one_batch_at_most(
     whole, drawn = setup.run(monkeypatch, choose_plainly, tmp_path / "whole", [Magic(), Seeds(queries=2)])
     with pytest.raises(KeyboardInterrupt):
         setup.run(monkeypatch, choose_plainly, tmp_path / "killed", [Magic(), Seeds(queries=2)], stop_after=stop_after)
-    stopped = read(tmp_path / "killed")
+    stopped = read_attacks(tmp_path / "killed")
     if stopped is not None:
         done = {each.attack: len(each.row_results) for each in stopped.interrupted if each.condition == "target"}
         assert done.get("seeds") == 0 and "an attack was interrupted" in [a.name for a in stopped.alarms]
@@ -67,7 +67,7 @@ def test_attacks_in_one_folder_add_up(setup: Setup, monkeypatch: pytest.MonkeyPa
     share = first.robust.value
     assert share is not None and 0 < share < 1
     second, _ = setup.run(monkeypatch, plan, tmp_path, [Seeds(queries=2)])
-    assert second.robust == first.robust and second == read(tmp_path)
+    assert second.robust == first.robust and second == read_attacks(tmp_path)
     assert second.find("synonyms") == first.find("synonyms") and second.find("seeds") is not None
     assert {s.row for s in first.successes} <= {s.row for s in second.successes}
     third, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=1)])
@@ -110,13 +110,13 @@ def test_what_an_interrupted_attack_broke_is_in_the_record(
     with pytest.raises(KeyboardInterrupt):
         setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(turn=1)], stop_after=ROWS + 3)
     for folder in (tmp_path / "other", tmp_path):
-        record = read(folder)
+        record = read_attacks(folder)
         assert record is not None and record.find("magic-word") is None
         (stopped,) = [e for e in record.interrupted if (e.attack, e.condition) == ("magic-word", "target")]
         done = {row.row for row in stopped.row_results if row.broken}
         assert record.robust.value == pytest.approx(1 - len(done) / ROWS) and stopped.rows == ROWS
         assert record.robust.n == ROWS and "an attack was interrupted" in [a.name for a in record.alarms]
-    (stopped,) = [e for e in read(tmp_path / "other").interrupted if e.condition == "target"]  # type: ignore[union-attr]
+    (stopped,) = [e for e in read_attacks(tmp_path / "other").interrupted if e.condition == "target"]  # type: ignore[union-attr]
     assert 0 < len(stopped.row_results) < ROWS
     resumed, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic(turn=1)])
     assert not resumed.interrupted and resumed.robust.value == 0
@@ -128,7 +128,7 @@ def test_batches_without_their_record_are_not_overlooked(
     setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
     (tmp_path / "attacks.json").unlink()
     with pytest.raises(ValueError, match=r"finished batches of attacks, but no attacks\.json"):
-        read(tmp_path)
+        read_attacks(tmp_path)
 
 
 def test_a_record_of_version_1_is_read_and_added_to(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_record_of_version_1_is_read_and_added_to(tmp_path: Path) -> None:
     before = json.loads(file.read_text())
     (tmp_path / "attacks.json").write_text(file.read_text())
     with pytest.warns(UserWarning, match=r"attacks.json has no digest, because an earlier version wrote it"):
-        record = read(tmp_path)
+        record = read_attacks(tmp_path)
     assert record is not None and record.version == 2 and len(record.measures) == len(before["trials"])
     old = {(t["attack"], t["where"]): t for t in before["trials"]}
     for (name, where), condition in zip(old, [m.condition for m in record.measures], strict=True):
@@ -156,10 +156,10 @@ def test_a_record_of_version_1_is_read_and_added_to(tmp_path: Path) -> None:
 
 
 def test_the_record_of_another_version_is_refused(tmp_path: Path) -> None:
-    assert read(tmp_path) is None
+    assert read_attacks(tmp_path) is None
     (tmp_path / "attacks.json").write_text(json.dumps({"version": 99}))
     with pytest.raises(ValueError, match="version 99"):
-        read(tmp_path)
+        read_attacks(tmp_path)
     (tmp_path / "attacks.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
-        read(tmp_path)
+        read_attacks(tmp_path)

@@ -19,7 +19,7 @@ from efface.attacks.synonyms import Synonyms
 from efface.evaluation.evaluate import Settings
 from efface.files import read_tensors
 from efface.functional.rates import paired_difference
-from efface.records.attack_files import read
+from efface.records.attack_files import read_attacks
 from efface.robustness.campaign import attack
 from efface.robustness.conditions import find_aliases
 from efface.suites.spec import Row
@@ -63,7 +63,7 @@ class Copy(Attack):
 
 def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, [Magic()])
-    assert read(tmp_path) == record
+    assert read_attacks(tmp_path) == record
     assert record.targets == ("cat",) and record.robust.value == 0.0
     conditions = {g.condition: g for g in record.conditions}
     assert (
@@ -211,7 +211,7 @@ def test_the_bases_controls_are_the_same_at_every_strength(
         batches = [file.name for file in store.glob("*/*.json")]
         found.append([len([n for n in batches if n.startswith(condition)]) for condition in ("control-base", "target")])
     assert found[0][0] == found[1][0] and found[0][1] < found[1][1]
-    record = read(tmp_path / "0.5")
+    record = read_attacks(tmp_path / "0.5")
     assert record is not None and not record.interrupted and (tmp_path / "0.5" / record.successes[0].picture).is_file()
 
 

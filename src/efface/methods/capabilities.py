@@ -33,7 +33,7 @@ class Capabilities:
 
 def find_capabilities(name: str) -> Capabilities:
     """What the method of this name can do; ValueError where there is none of that name."""
-    return read(METHODS.find_entry(name).written)
+    return read_capabilities(METHODS.find_entry(name).written)
 
 
 def describe_needs(can: Capabilities) -> dict[str, str]:
@@ -54,7 +54,7 @@ def _describe_need(can: Capabilities, kind: str) -> str:
     return "two" if can.kind == "inference time" and kind in READ_GUIDANCE else "guidance"
 
 
-def read(own: SourceClass) -> Capabilities:
+def read_capabilities(own: SourceClass) -> Capabilities:
     """What the method of this class can do, as its file and those of its bases say."""
     said = read_traits(own)
     return Capabilities(

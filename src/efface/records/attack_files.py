@@ -26,7 +26,7 @@ INTERRUPTED = "an attack was interrupted"
 """The name of the alarm for an attack that was interrupted."""
 
 
-def read(folder: Path) -> AttackRecord | None:
+def read_attacks(folder: Path) -> AttackRecord | None:
     """Reads a folder's `attacks.json`, with the finished parts of interrupted attacks; None where there is none.
 
     Raises:
@@ -53,7 +53,7 @@ def read_file(folder: Path) -> AttackRecord | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    return read_sealed(path, tuple(range(1, FORMAT_VERSION + 1)), parse, "run the attacks again")
+    return read_sealed(path, tuple(range(1, FORMAT_VERSION + 1)), parse_attacks, "run the attacks again")
 
 
 def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
@@ -115,7 +115,7 @@ def _build_alarm(stopped: InterruptedAttack) -> Alarm:
     )
 
 
-def parse(data: Any) -> AttackRecord:
+def parse_attacks(data: Any) -> AttackRecord:
     """Makes the record from a file's contents, of this version or of version 1.
 
     Raises:

@@ -49,7 +49,7 @@ def read_results(folder: Path) -> Results:
         ValueError: a file is damaged, was changed, or has an unknown version; attacks have another basis than the
             evaluation; or rows.parquet is not the report's own.
     """
-    attacks = attack_files.read(folder)
+    attacks = attack_files.read_attacks(folder)
     if attacks is not None and not (folder / "report.json").is_file():
         return Results(None, attacks)
     evaluation = read_report(folder)

@@ -283,6 +283,7 @@ class Trainer:
         return [*self.learners, *self.terms, *self.list_sources(), self.loss_scale, self.loss_log]
 
     def save_checkpoint(self, file: Path, done: int) -> None:
+        """Writes all that a training needs to go on after `done` steps; only the main process writes."""
         if not find_process_group().is_main:
             return
         parts = enumerate(self._list_checkpointed())
