@@ -91,7 +91,7 @@ STORED: tuple[Example, ...] = (
     (
         "checkpoint",
         "c.safetensors",
-        lambda folder: build_trainer()._save(folder / "c.safetensors", 1),
+        lambda folder: build_trainer().save_checkpoint(folder / "c.safetensors", 1),
         lambda folder: build_trainer()._resume(folder / "c.safetensors"),
     ),
     ("cell", f"cells/{CELL.id}.json", make_cell, read_cell),

@@ -118,7 +118,7 @@ def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch, s
 
 
 def test_a_loss_that_is_scaled_for_half_precision_gives_the_same_gradient(monkeypatch):
-    trainer = salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2)
+    trainer = build_salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2)
     saliency, dense = trainer.update.saliency, trainer.update.dense
     plain = saliency.compute_gradient(trainer.context, dense)
     monkeypatch.setattr(type(trainer.model), "loss_factor", 64.0)

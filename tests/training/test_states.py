@@ -39,7 +39,7 @@ class Recording(Source):
         return States(torch.zeros(len(prompts), 1), torch.zeros(len(prompts)))
 
 
-def context_of(model: StableDiffusion, batch: int = 3, draw_steps: int = 10) -> Context:
+def build_context(model: StableDiffusion, batch: int = 3, draw_steps: int = 10) -> Context:
     update = Dense("xattn", 1e-3)
     config = TrainConfig(steps=1, batch=batch, draw_steps=draw_steps)
     context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
@@ -55,14 +55,14 @@ def step_of(context: Context, points: Sequence[int]) -> Step:
 @pytest.mark.parametrize(("first", "wanted"), [(4, [0, 0, 1, 3]), (10, [0, 1, 4, 9]), (25, [0, 1, 4, 9])])
 def test_early_points_are_spread_over_the_first_steps(eps_model, first, wanted):
     """floor(p first / 10) for p of 10 steps; where there are fewer steps than `first`, the points stay."""
-    context, source = context_of(eps_model), Recording()
+    context, source = build_context(eps_model), Recording()
     points = [0, 1, 4, 9]
     Early(source, first).sample_states(context, step_of(context, points), ["cat"] * 4, context.uncond)
     assert source.asked == [(wanted, ["cat"] * 4)]
 
 
 def test_states_are_shared_within_a_step_and_by_prompt(eps_model):
-    context, inner = context_of(eps_model), Recording()
+    context, inner = build_context(eps_model), Recording()
     source, step = Shared(inner), step_of(context, [1, 2])
     once = source.sample_states(context, step, ["cat", "dog"], context.uncond)
     assert source.sample_states(context, step, ("cat", "dog"), context.uncond) is once
@@ -76,10 +76,10 @@ def test_the_memory_of_trajectories(eps_model):
     eps_model.draw_batch, each = 4, 30 * LATENT * 4
     for batch, recorded in ((1, 0), (2, 2), (3, 3)):
         # A row alone is drawn to its own point, and only rows together need each other's steps.
-        assert Student(10, 3.0).estimate_footprint(context_of(eps_model, batch)) == MemoryFootprint(
+        assert Student(10, 3.0).estimate_footprint(build_context(eps_model, batch)) == MemoryFootprint(
             batch, recorded * each
         )
-    context = context_of(eps_model)
+    context = build_context(eps_model)
     alone = MemoryFootprint(3, 3 * each)
     assert Frozen(10, 3.0, 3).estimate_footprint(context) == alone
     frozen, refreshed = Frozen(10, 3.0, 3), Refreshed(10, 3.0, 3, 5)
@@ -99,7 +99,7 @@ def test_the_memory_of_pictures(eps_model):
     eps_model.draw_batch = 4
     stack = torch.zeros(7, 4, 8, 8)
     given = Pictures(5, 10, 3.0, {"rose": stack, "a rose": stack})
-    context = context_of(eps_model)
+    context = build_context(eps_model)
     assert given.estimate_footprint(context) == MemoryFootprint(0, image_bytes=7 * LATENT * 4)
     given.expect(["cat", "dog", "rose"])
     assert given.estimate_footprint(context) == MemoryFootprint(4, image_bytes=17 * LATENT * 4, drawn=10)
@@ -115,7 +115,7 @@ def test_a_drawing_says_how_far_it_is(eps_model):
     """What is drawn of what is needed, before each batch; trajectories also say when they are done."""
     eps_model.draw_batch = 4
     told: list[tuple[int, int]] = []
-    context = replace(context_of(eps_model, draw_steps=2), on_drawn=lambda done, total: told.append((done, total)))
+    context = replace(build_context(eps_model, draw_steps=2), on_drawn=lambda done, total: told.append((done, total)))
     for source, wanted in (
         (Frozen(2, 3.0, 3), [(0, 9), (4, 9), (8, 9), (9, 9)]),
         (Pictures(3, 2, 3.0), [(0, 9), (4, 9), (8, 9)]),
@@ -132,7 +132,7 @@ def test_a_drawing_says_how_far_it_is(eps_model):
 def test_each_batch_holds_the_trajectories_that_were_asked_for(eps_model):
     """Five of them two at once, and each as the base draws it alone from its seed."""
     eps_model.draw_batch = 2
-    context, words = context_of(eps_model, draw_steps=3), ["cat", "dog", "car", "rose", "lion"]
+    context, words = build_context(eps_model, draw_steps=3), ["cat", "dog", "car", "rose", "lion"]
     source = Frozen(3, 3.0, 1)
     source.expect(words)
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_processes_draw_batches_in_turn_and_a_spare_one_draws_the_last_again(eps
     """Five trajectories two at once are three batches: the first process draws the first and the last, the second the
     second, and the last too, because both have to take part."""
     eps_model.draw_batch = 2
-    context, drawn = context_of(eps_model, draw_steps=2), []
+    context, drawn = build_context(eps_model, draw_steps=2), []
     alone = find_process_group()
     group = SimpleNamespace(
         rank=rank, size=2, all_gather_draws=lambda draw: [draw, draw], find_any=alone.find_any, shard_apply=None
@@ -183,7 +183,7 @@ def test_no_two_kinds_of_states_start_from_the_same_noise(eps_model, monkeypatch
     for exponent, make in kinds.items():
         found: list[set[int]] = []
         for seed, index in ((0, 0), (1, 0), (0, 1)):
-            plain, source = context_of(eps_model, draw_steps=2), make()
+            plain, source = build_context(eps_model, draw_steps=2), make()
             eps_model.recordings = TrajectoryCache()
             context = replace(plain, config=replace(plain.config, seed=seed))
             drawn.clear()
@@ -197,7 +197,7 @@ def test_no_two_kinds_of_states_start_from_the_same_noise(eps_model, monkeypatch
 
 def test_wrapped_sources_pass_on_what_they_are_told(eps_model):
     """Prompts to expect, an estimate of memory, and the recordings that a checkpoint keeps."""
-    context = context_of(eps_model)
+    context = build_context(eps_model)
     for wrap in (Shared, lambda source: Early(source, 4)):
         inner = Refreshed(10, 3.0, 3, 5)
         outer = wrap(inner)

@@ -32,7 +32,7 @@ from efface.training.preservation.unconditional import Unconditional
 from efface.training.updates.dense import Dense
 from efface.training.updates.mask import KeepWeights, Mask
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
-from oracle import grad_of
+from oracle import compute_grad
 from tiny import WORDS
 from tiny_ddpm import tiny_ddpm
 
@@ -207,7 +207,7 @@ def test_a_sum_weighs_what_is_kept_and_what_it_costs():
     x = torch.tensor([1.0, -2.0], requires_grad=True)
     losses = {"erase": x[0].pow(3), "keep": x.prod(), "cost": x.sum()}
     for balance, wanted in ((Sum(keep=0.5, cost=3.0), [3 - 1 + 3, 0.5 + 3]), (Sum(), [3 - 2 + 1, 1 + 1])):
-        assert balance(grad_of(losses, [x]), None)[0].tolist() == wanted
+        assert balance(compute_grad(losses, [x]), None)[0].tolist() == wanted
 
 
 def test_a_cost_has_no_predictions_and_counts_in_the_updates_steps(eps_model):
