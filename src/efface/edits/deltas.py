@@ -83,7 +83,7 @@ def apply_parts(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def merge_changes(name: str, base: Tensor, changes: Sequence[tuple[Mapping[str, Tensor], float]]) -> Tensor:
-    """base + the sum of strength times each change, in the base's dtype; one change at strength 1 is exact."""
+    """Adds strength times each change to the base, in its shape and dtype; one change at strength 1 is exact."""
     if len(changes) == 1 and changes[0][1] == 1:
         return apply_parts(name, base, changes[0][0]).to(base.dtype)
     total = base.float()

@@ -8,13 +8,20 @@ from torch import Tensor
 def negative_guidance(eps_0: Tensor, eps_c: Tensor, eta: float) -> Tensor:
     """ESD's target: eps(0) - eta (eps(c) - eps(0)), on the other side of the unconditional prediction.
 
-    Gandikota et al., arXiv 2303.07345, eq. 7. eta = 0 gives the unconditional prediction itself.
+    Gandikota et al., arXiv 2303.07345, eq. 7, for predictions [n, ...] of one shape, which the target has too. eta = 0
+    gives the unconditional prediction itself.
+
+    >>> negative_guidance(Tensor([[1.0]]), Tensor([[3.0]]), eta=0.5)
+    tensor([[0.]])
     """
     return eps_0 - eta * (eps_c - eps_0)
 
 
 def apply_guidance(eps_0: Tensor, eps_c: Tensor, guidance: float | Tensor) -> Tensor:
-    """Classifier-free guidance: eps(0) + w (eps(c) - eps(0)) (Ho & Salimans, arXiv 2207.12598)."""
+    """Computes eps(0) + w (eps(c) - eps(0)) [n, ...]: classifier-free guidance (Ho & Salimans, arXiv 2207.12598).
+
+    `guidance` is a number, or a tensor that broadcasts to the predictions' shape.
+    """
     return eps_0 + guidance * (eps_c - eps_0)
 
 

@@ -17,7 +17,7 @@ PIECE = 2**22
 
 
 def straight_through(logits: Tensor, tau: float) -> Tensor:
-    """0 or 1 where s is below or above 0, sigmoid(s / tau) below or above 1/2, with the sigmoid's gradient."""
+    """Gives 0 or 1, as the logits s [...] are below or above 0, with the gradient of sigmoid(s / tau)."""
     soft = torch.sigmoid(logits / tau)
     return (logits > 0).to(soft) + (soft - soft.detach())
 
@@ -30,7 +30,7 @@ def hard_concrete(logits: Tensor, tau: float, u: Tensor) -> Tensor:
 
 
 def keep_probability(logits: Tensor, tau: float) -> Tensor:
-    """The probability that a hard-concrete sample is not 0: its expected L0 norm, weight by weight."""
+    """Computes the probability that a hard-concrete sample is not 0, its expected L0 norm, in the logits' shape."""
     low, high = STRETCH
     return torch.sigmoid(logits - tau * torch.log(torch.tensor(-low / high)))
 
@@ -39,7 +39,7 @@ def binarise(logits: Sequence[Tensor], sparsity: float = 0.0) -> list[Tensor]:
     """Which weights are kept: those with logits above 0, or all but an exact share of the lowest over all tensors.
 
     Args:
-        logits: the logits of each tensor.
+        logits: the logits of each tensor, of any shapes; the masks are of the same shapes.
         sparsity: the share to prune, round(sparsity * n) weights of n; 0 prunes the weights with logits not above 0.
     """
     if not 0 <= sparsity < 1:

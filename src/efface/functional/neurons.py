@@ -43,12 +43,12 @@ def measure_change(one: Tensor, other: Tensor) -> Tensor:
 
 
 def measure_relative_change(plain: Tensor, other: Tensor, floor: float = 1e-6) -> Tensor:
-    """Like `measure_change`, in units of each row's plain activation, which counts as at least `floor`."""
+    """Is `measure_change` of [n, d], in units of each row's plain activation, which counts as at least `floor`."""
     return measure_change(plain / plain.clamp(min=floor), other / plain.clamp(min=floor))
 
 
 def find_strongest(values: Tensor, share: float) -> Tensor:
-    """Indices of this share of the neurons with the largest values; at least one."""
+    """Gives the indices [k] of this share of the neurons with the largest values [d]; k is at least one."""
     if not 0 < share < 1:
         raise ValueError(f"the share of neurons is above 0 and below 1, got {share:g}")
     return values.argsort(descending=True, stable=True)[: max(1, round(share * len(values)))]

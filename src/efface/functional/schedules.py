@@ -65,7 +65,7 @@ class NoiseLevel:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Casts `x` to fp32 where its dtype is narrower; fp32 and fp64 stay."""
+    """Casts `x`, of any shape, to fp32 where its dtype is narrower; fp32 and fp64 stay."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -102,7 +102,7 @@ def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> T
 
 
 def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
-    """The inverse of `to_x0`; where no noise is left, it exists only for "x0"."""
+    """Inverts `to_x0`, for x0 and x_t [n, ...]; where no noise is left, the inverse exists only for "x0"."""
     alpha, sigma = _shape_level(level.alpha, x_t), _shape_level(level.sigma, x_t)
     if space == "eps":
         return (x_t - alpha * x0) / sigma

@@ -17,7 +17,7 @@ LARGE = 2**24
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """The inner product of two gradients, each a list of tensors: a scalar in fp64, computed chunk by chunk.
+    """Computes the inner product of two gradients, lists of tensors of the same shapes: a scalar in fp64.
 
     On a CPU the chunks are rows, which are views in any memory format; on a GPU they are many tensors at once.
     """

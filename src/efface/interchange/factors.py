@@ -64,7 +64,7 @@ def factor(delta: Tensor, choice: RankChoice) -> tuple[Tensor, Tensor]:
 
 
 def choose_rank(squares: Tensor, choice: RankChoice) -> int:
-    """The rank for a matrix with these squared singular values, largest first.
+    """The rank for a matrix with these squared singular values [k], largest first.
 
     Values below rounding error, 10^-7 of the largest, count as zero.
     """

@@ -123,7 +123,7 @@ def _list_tensors(out: Any) -> list[Tensor]:
 
 
 def pad_rows(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:
-    """Repeats rows up to a batch size in `seen` that is at most twice as large; else adds this batch size to `seen`.
+    """Repeats rows of x [n, ...] and t [n] up to a batch size in `seen`, at most twice as large, or adds n to `seen`.
 
     A compiled network is compiled anew for every batch size, which would take longer than the padding of a last batch.
     """

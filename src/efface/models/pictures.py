@@ -56,7 +56,7 @@ def round_to_pictures(values: Tensor, scaled: Tensor) -> Tensor:
 
 
 def decode_or_keep(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor | NoNumbers:
-    """The pictures of a batch, or the NoNumbers error that holds them, so that later batches can still be drawn."""
+    """The pictures [n, 3, h, w] of latents [n, ...], or the NoNumbers error that holds them: others can be drawn."""
     try:
         return decode(latents)
     except NoNumbers as error:

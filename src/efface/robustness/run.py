@@ -230,7 +230,7 @@ def draw_plain(runner: AttackRunner, target: AttackTarget, named: bool) -> dict[
 def draw_reference_images(
     runner: AttackRunner, conditions: Sequence[AttackTarget], known: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Draws pictures of every concept except the `known` with the model in its present state, the untouched base."""
+    """Draws pictures, uint8 [n, 3, h, w], of every concept except the `known` with the untouched base."""
     found = {concept: make_no_pictures(runner.image_judge.model) for concept in known}
     for target in conditions:
         if target.concept not in found:
@@ -260,4 +260,5 @@ def _draw_reference_images(runner: AttackRunner, target: AttackTarget) -> Tensor
 
 
 def make_no_pictures(model: Model) -> Tensor:
+    """Makes an empty stack of pictures, uint8 [0, 3, h, w], of the model's resolution."""
     return torch.empty((0, 3, model.resolution, model.resolution), dtype=torch.uint8)

@@ -120,14 +120,14 @@ class Compared(ABC):
 
 
 def split_halves(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Splits rows into two halves of one size, so that neighbours in the order of concepts are in different halves."""
+    """Splits n rows into two halves [n // 2] of places, so that neighbours by concept are in different halves."""
     order = sorted(range(len(rows)), key=lambda i: rows[i].concept)
     size = len(rows) // 2
     return torch.tensor(order[0::2][:size], dtype=torch.long), torch.tensor(order[1::2][:size], dtype=torch.long)
 
 
 def assign_clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
-    """The cluster of each row, at most `most` in all: its concept, or a block of rows where there are few concepts."""
+    """The cluster [n] of each row, at most `most`: its concept, or a block of rows where there are few concepts."""
     known = list(dict.fromkeys(concepts))
     if len(known) < FEW:
         return torch.arange(len(concepts)) % min(most, len(concepts))

@@ -69,7 +69,7 @@ def measure_contrast(images: Tensor) -> list[float]:
 
 
 def measure_evenness(images: Tensor) -> list[float]:
-    """The standard deviation of the contrast within BLOCKS x BLOCKS blocks, by its mean; 0 without contrast."""
+    """The deviation of the contrast of pictures [n, 3, h, w] in BLOCKS x BLOCKS blocks, by its mean; 0 without any."""
     height, width = images.shape[-2] // BLOCKS, images.shape[-1] // BLOCKS
     blocks = images.double().mean(1).unfold(1, height, height).unfold(2, width, width)
     within = blocks.flatten(3).std(3).flatten(1)
@@ -77,7 +77,7 @@ def measure_evenness(images: Tensor) -> list[float]:
 
 
 def measure_likeness(images: Tensor) -> list[float]:
-    """The correlation of neighbours, for each picture averaged to CELLS x CELLS."""
+    """The correlation of neighbours, for each of the pictures [n, 3, h, w] averaged to CELLS x CELLS."""
     cells = F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True), CELLS).squeeze(1)
     cells = cells - cells.mean((1, 2), keepdim=True)
     pairs = (cells[:, :, 1:] * cells[:, :, :-1]).mean((1, 2)) + (cells[:, 1:] * cells[:, :-1]).mean((1, 2))

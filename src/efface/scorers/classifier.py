@@ -87,7 +87,7 @@ class Classifier:
 
 
 def score_labels(probabilities: Tensor, labels: Mapping[int, str], row: Row, question: str) -> Score:
-    """The most likely labels; the value is the probability of what the row asked for."""
+    """Gives the most likely labels by probabilities [labels]; the value is that of what the row asked for."""
     best = probabilities.topk(min(TOP, len(labels)))
     answer, sure = tuple(labels[int(i)] for i in best.indices), tuple(best.values.tolist())
     names = frozenset().union(*(split_label(n) for n in find_wanted_labels(row, question)))

@@ -67,7 +67,7 @@ class LossScale(Checkpointable):
 
 
 def compute_gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
-    """The gradient of a scalar for each param, zero where it does not depend on it, averaged over the processes.
+    """The gradient of a scalar [] for each param, in its shape; zero without dependence, averaged over processes.
 
     The activations are freed meanwhile. The scalar is multiplied by `factor` before it is differentiated, and the
     gradients are divided by it in fp32.

@@ -124,7 +124,7 @@ def read_latents(model: Model, folder: str, at_least: int = 1) -> Tensor:
 
 
 def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
-    """A folder's pictures by caption; ValueError where they are too few."""
+    """Reads a folder's pictures [n, 3, h, w] by caption; ValueError where they are too few."""
     pictures = read_pictures(folder, model.resolution)
     if (count := sum(map(len, pictures.values()))) < at_least:
         raise ValueError(f"{folder} holds {write_count(count, 'picture')}, fewer than a batch of {at_least}")
