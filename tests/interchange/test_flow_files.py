@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
 from diffusers.loaders.single_file_utils import (
     convert_flux_transformer_checkpoint_to_diffusers,
@@ -24,6 +25,8 @@ from efface.interchange.native import map_flux_names
 from efface.interchange.original import build_original
 from efface.models import consumer
 from efface.models.base import Model
+from efface.models.loading import list_bundled
+from efface.models.trajectory import draw_noise
 from lora_fixtures import build_dense, build_low_rank, edit_with, is_same_change, list_matrices
 from tiny_flux import tiny_flux
 from tiny_sd3 import tiny_sd3
@@ -237,3 +240,39 @@ def test_every_layer_has_one_name(kind: str) -> None:
 def test_a_layer_without_an_original_name_is_named() -> None:
     with pytest.raises(ValueError, match=r"'transformer_blocks.0.new' has no name in the original layout \(1 such"):
         map_flux_names(["transformer_blocks.0.new"])
+
+
+def export_and_draw(model: Model, folder: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """What an exported folder's pipeline draws, called as its record says, and the edit's own pictures."""
+    edit = build_low_rank(model, "attn.add_k_proj")
+    made = write_export(model, edit, folder, format="diffusers")
+    asked = {"num_inference_steps": 3, "guidance_scale": 3.0, "height": model.resolution, "width": model.resolution}
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, **dict.fromkeys(made.about["absent"]))
+    noise = draw_noise([3], model.latent_shape)[1]
+    theirs = pipeline(prompt="a cat", latents=noise, output_type="pt", **asked, **made.about["call"]).images
+    with edit.apply(model):
+        ours = model.images(["a cat"], [3], steps=3, guidance=3.0)
+    return theirs * 255, ours.float(), made.about
+
+
+def test_a_pipeline_without_t5_is_called_as_its_record_says(tmp_path: Path) -> None:
+    """The pipeline reads 256 zeros in the place of a missing T5's states; this model is drawn with three."""
+    model = tiny_sd3(t5=False)
+    theirs, ours, about = export_and_draw(model, tmp_path / "x")
+    assert about["absent"] == ["text_encoder_3", "tokenizer_3"] and about["call"] == {"max_sequence_length": 3}
+    assert about["gap"]["largest"] == 0 < about["gap"]["edit"]
+    assert (theirs - ours).abs().max() <= 1
+    opened: Any = efface.load(str(tmp_path / "x"))
+    assert opened.tokens_of_t5 == 3
+    assert tiny_sd3().describe_use() == {"architecture": "sd3", "absent": [], "call": {}}
+
+
+@pytest.mark.skipif("glyphs-flow" not in list_bundled(), reason="glyphs-flow is not bundled")
+def test_the_embedded_flow_is_drawn_by_diffusers_from_its_exports(tmp_path: Path) -> None:
+    model = efface.load("glyphs-flow", "cpu", compute="own")
+    theirs, ours, about = export_and_draw(model, tmp_path / "x")
+    assert about["call"] == {"max_sequence_length": 0} and (theirs - ours).abs().max() <= 1
+    edit = build_low_rank(model, "attn.add_k_proj")
+    for format in ("single-file", "lora"):
+        made = write_export(model, edit, tmp_path / f"{format}.safetensors", format=format, pictures=1)  # type: ignore[arg-type]
+        assert made.about["gap"]["largest"] <= 1 < made.about["gap"]["edit"]

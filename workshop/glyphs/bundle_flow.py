@@ -67,7 +67,8 @@ def drop_shared(made: Path, beside: Path) -> None:
     shares = {
         "text_encoder": Share.of(beside / "model" / "text_encoder", root, before="text_model."),
         "text_encoder_2": Share.of(beside / "clip", root, only="text_model.,text_projection."),
-        "vae": Share.of(beside / "model" / "vae", root),
+        # Stable Diffusion 3's pipeline adds the shift to latents, and fails where there is none.
+        "vae": Share.of(beside / "model" / "vae", root, shift_factor=0.0),
         "tokenizer": Share.of(beside / "model" / "tokenizer", root),
         "tokenizer_2": Share.of(beside / "model" / "tokenizer", root),
     }

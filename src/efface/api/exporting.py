@@ -259,12 +259,12 @@ def _describe(job: _Job, dtype: str, scratch: Path) -> dict[str, Any]:
         "anchor": asked.get("anchor", ""),
         "method": edit.meta.get("method", ""),
         "model": hide_folder(model.name),
-        "architecture": model.architecture,
         "base": dict(edit.meta.get("base", {})),
         "strength_in_file": job.strength,
         "recommended_strength": 1.0,
         "dtype": dtype,
         "edit_sha256": _hash_edit(job.given, scratch),
+        **model.describe_use(),
     }
 
 

@@ -156,6 +156,11 @@ def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | N
             f"{about['worst_residual']:.2%} of one matrix. Recommended strength: {about['recommended_strength']:g}.",
             "",
         ]
+    if (absent := about.get("absent")) and about["format"] == "diffusers":
+        lines += [f"Give `from_pretrained` also `{', '.join(f'{part}=None' for part in absent)}`.", ""]
+    if call := about.get("call"):
+        asked = ", ".join(f"{name}={value}" for name, value in call.items())
+        lines += [f"Give the pipeline's call `{asked}`, with which the model was trained.", ""]
     if record is None:
         lines += ["**Nothing was measured** for this card: how often the concept still appears is not known.", ""]
         return "\n".join(lines)

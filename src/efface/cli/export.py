@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..interchange.formats import Format, find_exact
 from ..plurals import write_count
@@ -87,12 +88,23 @@ def tell_export(made: Exported) -> None:
                 f"place in it, first {lost[0]}"
             )
     say(f"read by {about['reader']}: {write_count(about['matched'], 'weight matches', 'weights match')}")
+    _tell_use(about)
     if gap := about["gap"]:
         say(
             f"{write_count(gap['pictures'], 'picture differs', 'pictures differ')} from the edit's by "
             f"{gap['largest']:.0f} of 255 at most, by "
             f"{gap['mean']:.3f} on average; the edit itself changes pictures by {gap['edit']:.2f}"
         )
+
+
+def _tell_use(about: Mapping[str, Any]) -> None:
+    """Prints what diffusers has to be told so that the model draws as it was trained."""
+    if about["format"] == "diffusers" and about["absent"]:
+        absent = ", ".join(f"{part}=None" for part in about["absent"])
+        say(f"the model lacks parts that from_pretrained expects: give it {absent}")
+    if about["call"]:
+        asked = ", ".join(f"{name}={value}" for name, value in about["call"].items())
+        say(f"give the pipeline's call {asked}, with which the model was trained")
 
 
 def _write_ranks(lowest: int, highest: int) -> str:

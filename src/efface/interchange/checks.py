@@ -19,6 +19,9 @@ from ..plurals import write_count
 from .formats import READERS, LoraFormat, suggest_others
 from .lora import Package, multiply_factors
 
+NOT_IN_FILES = ("compute", "latent_shape", "resolution", "tokens_of_t5")
+"""Attributes of a model that its files do not keep, and that decide its pictures."""
+
 
 @final
 @dataclass(frozen=True)
@@ -131,7 +134,9 @@ def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength:
         changed = len(edit.names)
     gap = None
     if probe:
-        opened.compute, opened.latent_shape, opened.resolution = model.compute, model.latent_shape, model.resolution
+        for kept in NOT_IN_FILES:
+            if hasattr(model, kept):
+                setattr(opened, kept, getattr(model, kept))
         with edit.apply(model, strength):
             edited = _draw_images(model, probe)
         gap = Gap.between(_draw_images(opened, probe), edited, _draw_images(model, probe))

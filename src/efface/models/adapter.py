@@ -66,6 +66,16 @@ class Adapter(ABC):
     steady: set[int] | None
     """The batch sizes that a compiled network was compiled for; None where it is not compiled."""
 
+    def describe_use(self) -> dict[str, Any]:
+        """The architecture, and what a reader of the model's files has to be told.
+
+        "absent" lists parts that the pipeline lacks and that `from_pretrained` has to be given as None; "call" has the
+        arguments, beyond its defaults, that the pipeline's call needs in order to draw as the model was trained.
+        """
+        parts, optional = getattr(self.pipeline, "components", {}), getattr(self.pipeline, "_optional_components", ())
+        absent = [name for name, part in parts.items() if part is None and name not in optional]
+        return {"architecture": self.architecture, "absent": absent, "call": {}}
+
     @property
     def classifier_free(self) -> bool:
         """Whether sampling combines two predictions, so that the one that it is guided away from can be exchanged."""

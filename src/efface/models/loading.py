@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .quantised import Bits
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
+EXPORTED = "efface.json"
+"""The file in an exported folder that says how its pipeline has to be called."""
 KINDS = (
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
@@ -163,7 +165,10 @@ def _open_files(
         from .adapters.sd import lay_out_for_amx
 
         lay_out_for_amx(pipeline)
-    return adapter(pipeline, name, defaults=defaults, words=words, compute=native)
+    model = adapter(pipeline, name, defaults=defaults, words=words, compute=native)
+    if model.architecture == "sd3" and (file := Path(place.location) / EXPORTED).is_file():
+        model.read_own_call(read_json(file).get("call"))
+    return model
 
 
 def _open_quantised(

@@ -25,6 +25,10 @@ class ExportRecord(BaseModel):
     worst_residual: float = 0.0
     recommended_strength: float = 1.0
     strength_in_file: float = 1.0
+    absent: list[str] = []
+    """Parts that the pipeline lacks and that `from_pretrained` has to be given as None."""
+    call: dict[str, int] = {}
+    """Arguments that the pipeline's call needs in order to draw as the model was trained."""
     edit_sha256: str = ""
     """The sha256 of the file of the edit that was exported; "" in exports of earlier versions."""
 

@@ -97,7 +97,7 @@ class LatentDiffusion(Model):
     def hash_decoder(self) -> str:
         config = self.vae.config
         named = ("latents_mean", "latents_std", "shift_factor")
-        moments = [config.get(name) for name in named if config.get(name) is not None]
+        moments = [config.get(name) for name in named if config.get(name) not in (None, 0.0)]
         digest = hashlib.blake2b("".join(map(str, [config.get("scaling_factor"), *moments])).encode(), digest_size=16)
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode() + to_bytes(tensor, torch.float32))

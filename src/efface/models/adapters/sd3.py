@@ -85,8 +85,18 @@ class StableDiffusion3(TwinClip):
         return replace(cond, sequence={**cond.sequence, T5: read_t5(self.t5, read).to(self.dtype)})
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
-        own = TwinClip.build_call(self, prompts, guidance)
-        return {**own, "max_sequence_length": self.tokens_of_t5} if self.reads_t5 else own
+        """Arguments of the pipeline's call; without a T5 the pipeline reads zeros for so many tokens."""
+        return {**TwinClip.build_call(self, prompts, guidance), "max_sequence_length": self.tokens_of_t5}
+
+    def read_own_call(self, call: Any) -> None:
+        """Takes over what an exported folder says of its pipeline's call (`describe_use`)."""
+        blank = call.get("max_sequence_length") if isinstance(call, dict) else None
+        if not self.reads_t5 and type(blank) is int and 0 <= blank <= 512:
+            self.tokens_of_t5 = blank
+
+    def describe_use(self) -> dict[str, Any]:
+        blank = not self.reads_t5 and self.tokens_of_t5 != Defaults().blank_tokens
+        return {**TwinClip.describe_use(self), "call": {"max_sequence_length": self.tokens_of_t5} if blank else {}}
 
     def _call_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.network(

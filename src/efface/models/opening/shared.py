@@ -12,9 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +24,7 @@ from .place import read_object
 
 SHARED = "shared.json"
 WEIGHTS = "*.safetensors"
+CONFIG = "config.json"
 
 
 @final
@@ -39,12 +40,15 @@ class Share:
     """The prefixes of the names of the tensors that are shared, separated by commas; "" shares all."""
     before: str = ""
     """A prefix that is put before these names."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of the part's configuration that differ in the model that shares it."""
 
     @staticmethod
-    def of(source: Path, bundled: Path, only: str = "", before: str = "") -> Share:
+    def of(source: Path, bundled: Path, only: str = "", before: str = "", **config: Any) -> Share:
         """A share of the files in the folder `source` as they are now; `bundled` is the folder of bundled models."""
         held = sorted(source.glob(WEIGHTS))
-        return Share(source.relative_to(bundled).as_posix(), hash_file(held[0]) if held else "", only, before)
+        digest = hash_file(held[0]) if held else ""
+        return Share(source.relative_to(bundled).as_posix(), digest, only, before, config)
 
     def read(self, bundled: Path) -> dict[str, Tensor]:
         """The shared tensors, by their names in the part.
@@ -86,6 +90,9 @@ def assemble(folder: Path, out: Path) -> Path:
         for file in (bundled / share.source).iterdir() if not (folder / part).is_dir() else ():
             if file.is_file():
                 shutil.copy(file, place)
+        if share.config:
+            held = {**read_object(place / CONFIG), **share.config}
+            (place / CONFIG).write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
         if share.digest:
             tensors = share.read(bundled)
             if (folder / part).is_dir():
