@@ -33,50 +33,13 @@ from _pytest.runner import runtestprotocol
 from _pytest.warnings import catch_warnings_for_item
 
 from efface.functional.rates import wilson
+from mutant_parts import PARTS
 from mutations import Mutant, list_mutants
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "efface"
 Key = tuple[str, str]
 """A function, by its file and qualified name."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Code that is mutated together, and the tests that are run against it."""
-
-    files: Sequence[str]
-    """Within src/efface; a folder stands for all of its files."""
-    tests: Sequence[str]
-    """Within tests."""
-
-
-JUDGING = ("judging", "metrics", "estimates", "alarms", "trial", "rows_table", "places", "images", "evaluate")
-PARTS = {
-    "functional": Part(["functional"], ["functional"]),
-    "judging": Part(
-        [f"evaluation/{name}.py" for name in JUDGING],
-        ["evaluation"],
-    ),
-    "gate": Part(
-        ["compliance"],
-        ["compliance", "report/test_verdict.py"],
-    ),
-    "records": Part(
-        ["records", "edits/integrity.py"],
-        ["records", "compliance", "edits/test_integrity.py", "edits/test_digests.py", "cli/test_notebook.py"],
-    ),
-    "attacks": Part(
-        ["robustness/merging.py", "robustness/results.py"],
-        ["robustness"],
-    ),
-    "methods": Part(["methods"], ["methods", "contract/test_capabilities.py", "contract/test_methods.py"]),
-    "axes": Part(
-        [f"training/{axis}" for axis in ("objectives", "preservation", "states", "balance", "updates")],
-        ["training", "methods", "functional/test_losses.py"],
-    ),
-}
-"""What decides what a record says, and what decides what an edit is."""
 
 
 @dataclass

@@ -145,7 +145,8 @@ def test_the_cost_is_the_share_pruned(relaxation):
         ({"relaxation": "soft"}, "no relaxation 'soft'; there are straight-through, hard-concrete"),
         ({"sparsity": 1.0}, "from 0 to below 1, got 1.0"),
         ({"start": 0.0}, "above 0, fill is not below: got 0.0"),
-        ({"tau": -1.0}, "above 0"),
+        ({"sparsity": -0.1}, "from 0 to below 1, got -0.1"),
+        ({"tau": 0.0}, "above 0"),
         ({"fill": -1.0}, "fill is not below"),
     ],
 )
