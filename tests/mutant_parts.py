@@ -26,9 +26,11 @@ OF_AXES = (
 )
 OF_AXES_TOO = ("spm", "mace", "stereo", "advunlearn", "attack_in_the_loop", "ac", "abo")
 OF_METHODS = (
-    *("abo", "closed_form_base", "closed_form_methods", "closed_forms_on_flows", "compose", "mace"),
+    *("abo", "closed_form_base", "closed_form_methods", "closed_forms_on_flows", "mace"),
     *("published_defaults", "refusals", "spm", "stereo", "surgical", "settings"),
 )
+COMPOSE = ("every_setting_is_of_the_loop_or_of_an_answer", "a_setting_that_no_answer_reads_is_refused")
+COMPOSE += ("bad_compositions_are_refused_before_work", "its_name_is_listed_with_what_depends_on_the_choice")
 CONTRACT = ("it_is_described_and_final", "arguments_it_cannot_use_are_refused_before_work", "unknown_method")
 JUDGING = ("judging", "metrics", "estimates", "alarms", "trial", "rows_table", "places", "images", "evaluate")
 PARTS = {
@@ -55,6 +57,7 @@ PARTS = {
             *(f"methods/test_{name}.py" for name in OF_METHODS),
             *("training/test_pictures.py", "training/test_vocabulary_search.py", "guidance/test_gate.py"),
             "contract/test_capabilities.py",
+            *(f"methods/test_compose.py::test_{name}" for name in COMPOSE),
             *(f"contract/test_methods.py::test_{name}" for name in CONTRACT),
         ],
     ),
