@@ -8,6 +8,7 @@ attack by words draws and decodes; an attack by gradients differentiates as many
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -21,11 +22,11 @@ from efface.models.guider import predict_with_guidance
 from efface.models.hooks.attention import record_cross_attention
 from efface.models.offload import list_resting
 from efface.models.trajectory import choose_image_batch
-from efface.planning import estimating
+from efface.planning import estimating, shapes
 from efface.planning.estimating import estimate_from_shapes
 from efface.planning.gradients import plan_gradients
 from efface.planning.plan import DoesNotFit
-from efface.planning.probe_steps import find_peak
+from efface.planning.probe_steps import Moments, find_peak
 from efface.planning.shapes import measure_drawing_shapes, shapes_alone
 from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.objectives.attention import Attention
@@ -92,7 +93,13 @@ def measure_attack(name: str, model: Any, limit: int) -> dict[str, Any]:
 
 def measure_drawing(model: Any) -> int:
     """The bytes of a guided step of as many pictures as are drawn at once."""
-    return round(find_peak(measure_drawing_shapes(model, choose_image_batch(model.resolution))))
+    return round(find_peak(measure_drawing_once(model, choose_image_batch(model.resolution))))
+
+
+@cache
+def measure_drawing_once(model: Any, n: int) -> Moments:
+    """The moments of a guided step of n pictures, which all methods and attacks share."""
+    return measure_drawing_shapes(model, n)
 
 
 def measure_autoencoder(model: Any, what: str) -> int:
@@ -115,7 +122,10 @@ def _measure_guided_step(method: Guided, asked: Erasure, model: Any) -> int:
 
 
 def _list_planned(trainer: Trainer, how: str) -> dict[str, Any]:
-    with mock.patch.object(estimating, "_count_kept", return_value=0):  # the last good state lies in the host's memory
+    with (
+        mock.patch.object(estimating, "_count_kept", return_value=0),  # the last good state lies in the host's memory
+        mock.patch.object(shapes, "measure_drawing_shapes", measure_drawing_once),
+    ):
         plan = estimate_from_shapes(trainer)
     return {
         "weights": plan.weights / 1e9,

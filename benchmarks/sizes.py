@@ -22,6 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from efface.models.loading import BUNDLED
 
+from .text_shapes import give_numbers
+
 Size = Literal["sd", "sdxl"]
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -31,11 +33,15 @@ def build_pipeline(
 ) -> Any:
     """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype; laid out as `load` does.
 
-    `shapes` is a mode of PyTorch in which denoiser and autoencoder are made without numbers.
+    `shapes` is a mode of PyTorch in which all networks are made without numbers; what text encoders give has numbers.
     """
     torch.manual_seed(0)
     with _make(device, dtype):
         made = (_build_sd if size == "sd" else _build_sdxl)(pixels // 8, nullcontext() if shapes is None else shapes)
+    if shapes is not None:
+        for encoder in (made.text_encoder, getattr(made, "text_encoder_2", None)):
+            if encoder is not None:
+                give_numbers(encoder)
     if device.startswith("cuda"):
         made.unet.to(memory_format=torch.channels_last)
     return made
@@ -80,10 +86,10 @@ def _build_sd(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusion
         unet = UNet2DConditionModel(
             sample_size=side, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
         )
-        vae = _build_vae(side, 0.18215)
+        vae, text_encoder = _build_vae(side, 0.18215), CLIPTextModel(_build_text(768, 12, 12))
     made = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(_build_text(768, 12, 12)),
+        text_encoder=text_encoder,
         tokenizer=_build_tokenizer(),
         unet=unet,
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHEDULE),
@@ -110,11 +116,12 @@ def _build_sdxl(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusi
             addition_time_embed_dim=256,
             projection_class_embeddings_input_dim=2816,
         )
-        vae = _build_vae(side, 0.13025)
+        vae, text_encoder = _build_vae(side, 0.13025), CLIPTextModel(_build_text(768, 12, 12))
+        text_encoder_2 = CLIPTextModelWithProjection(_build_text(1280, 32, 20))
     made = StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(_build_text(768, 12, 12)),
-        text_encoder_2=CLIPTextModelWithProjection(_build_text(1280, 32, 20)),
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
         tokenizer=_build_tokenizer(),
         tokenizer_2=_build_tokenizer(),
         unet=unet,
