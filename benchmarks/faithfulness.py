@@ -83,6 +83,7 @@ ROWS: dict[str, Row] = {
     "negative": Row(guides.negative, "diffusers' negative_prompt", ""),
     "neggrad": Row(trained.neggrad, "gradient ascent, no one paper", "values are ours"),
     "finetune": Row(trained.finetune, "the training loss", "values are ours"),
+    "hardened": Row(mixed.hardened, "AdvUnlearn's attack with EAP's preservation", "all is ours"),
     "surgical": Row(mixed.surgical, "ABO's objective, our reconstruction, with EAP's preservation", "all is ours"),
     "compose": Row(mixed.compose, "ESD's objective with ABO's preservation", "presets it equals: tests/methods"),
 }

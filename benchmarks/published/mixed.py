@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from efface.methods.compose import Compose
+from efface.methods.hardened import Hardened
 from efface.methods.surgical import Surgical
 
 from .bench import Bench, Difference, Losses, mse
-from .trained import CAT, QUICK, TO_DOG, before_choice, choose, moved, negative_guidance
+from .trained import CAT, QUICK, TO_DOG, before_choice, choose, encode_by, moved, negative_guidance
 
 
 def compose(model: Any) -> Difference:
@@ -31,11 +32,7 @@ def surgical(model: Any) -> Difference:
         state = before_choice(bench)
 
         def theirs(b: Bench, learner: int = learner, state: Tensor = state) -> Losses:
-            table, choice = choose(b, state, learner, hard=True, temperature=2.0, top=0)
-            at, held = b.build_queries(1)["student"].states, (choice.detach() @ table).unflatten(1, (8, -1))
-            words = held if learner == 0 else (choice @ table).unflatten(1, (8, -1))
-            weights = b.weights() if learner == 0 else moved(b)
-            keep = mse(b.student(at, words, weights), b.base(at, held), b.x0_weight(at.t))
+            keep = preserve(b, learner, state)
             if learner:
                 return {"keep": keep}
             own, cat, empty = b.build_queries(0)["student_c"].states, b.read("cat", n=3), b.read("", n=3)
@@ -46,3 +43,33 @@ def surgical(model: Any) -> Difference:
 
         found = found.join(bench.compare(theirs, 0.7))
     return found
+
+
+def hardened(model: Any) -> Difference:
+    """ESD's loss in units of pictures behind the prefix that was found, EAP's second loss, and pi's ascent of it."""
+    found = Difference()
+    for learner in (0, 1):
+        how = {"warm_up": 0, "attack_steps": 2, "attack_tokens": 2, "keep_weight": 0.7}
+        bench = Bench(Hardened(**QUICK, centres=4, **how), model, CAT, learner)
+        state = before_choice(bench)
+
+        def theirs(b: Bench, learner: int = learner, state: Tensor = state) -> Losses:
+            keep = preserve(b, learner, state)
+            if learner:
+                return {"keep": keep}
+            asked = b.build_queries(0)["student"]
+            own, hard = asked.states, encode_by(b, {}, ["cat"] * 3, asked.prefix)
+            eps_c, eps_0 = b.base(own, b.read("cat", n=3)), b.base(own, b.read("", n=3))
+            return {"erase": mse(b.student(own, hard), eps_0 - (eps_c - eps_0), b.x0_weight(own.t)), "keep": keep}
+
+        found = found.join(bench.compare(theirs, 0.7))
+    return found
+
+
+def preserve(b: Bench, learner: int, state: Tensor) -> Tensor:
+    """EAP's second loss, of the weights (learner 0) or of the search (learner 1)."""
+    table, choice = choose(b, state, learner, hard=True, temperature=2.0, top=0)
+    at, held = b.build_queries(1)["student"].states, (choice.detach() @ table).unflatten(1, (8, -1))
+    words = (choice @ table).unflatten(1, (8, -1)) if learner else held
+    weights = moved(b) if learner else b.weights()
+    return mse(b.student(at, words, weights), b.base(at, held), b.x0_weight(at.t))

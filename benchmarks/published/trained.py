@@ -251,11 +251,17 @@ def advunlearn(model: Any) -> Difference:
 
 
 def _encode(b: Bench, prompts: list[str], prefix: Tensor | None) -> Tensor:
-    """Final hidden states by the moved encoder: [start, prefix, words, ends], the ends pushed out of the room."""
-    ids = b.model.tokenizer(prompts, padding="max_length", max_length=8, return_tensors="pt")["input_ids"]
+    """Final hidden states by the moved encoder."""
     known = dict(b.text.named_parameters())
     names = {n: n.removeprefix("text_encoder.") for n in b.weights()}
     own = {m if m in known else m.removeprefix("text_model."): b.weights()[n] for n, m in names.items()}
+    return encode_by(b, own, prompts, prefix)
+
+
+def encode_by(b: Bench, own: dict[str, Tensor], prompts: list[str], prefix: Tensor | None) -> Tensor:
+    """Final hidden states by the encoder with these weights: [start, prefix, words, ends], the ends pushed out of the
+    room."""
+    ids = b.model.tokenizer(prompts, padding="max_length", max_length=8, return_tensors="pt")["input_ids"]
     table = b.text.get_input_embeddings()
     rows = table(ids).detach()
     if prefix is not None:

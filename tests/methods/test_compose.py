@@ -53,6 +53,12 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Erasure]] = {
         {"objective": "guidance", "preserve": "adversarial"},
         TO_DOG,
     ),
+    "hardened": (
+        "hardened",
+        {**FROZEN, **SEARCH, "keep_weight": 0.5, "warm_up": 1, "attack_steps": 2, "attack_tokens": 2},
+        {"objective": "attacked", "preserve": "adversarial", "attack_lr": 3e-2, "attack_start": "latest"},
+        CAT,
+    ),
     "abo": ("abo", FROZEN, {"objective": "guidance", "preserve": "unconditional"}, TO_DOG),
     "abo on pictures": (
         "abo",

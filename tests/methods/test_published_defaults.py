@@ -190,7 +190,18 @@ OURS: dict[str, set[str]] = {
     "gem": {"batch", "space", "draw_steps", "guidance", "source", "sampler", "eta", "rank"},
 }
 """Further fields that have no value in paper or code, or that differ from it, which the method's file says."""
-NONE_PUBLISHED = {"abo", "p-esd", "p-ac", "nullspace", "negative", "neggrad", "finetune", "compose", "surgical"}
+NONE_PUBLISHED = {
+    "abo",
+    "p-esd",
+    "p-ac",
+    "nullspace",
+    "negative",
+    "neggrad",
+    "finetune",
+    "compose",
+    "surgical",
+    "hardened",
+}
 """Methods whose papers' values could not be read, or that are no paper's."""
 
 ATTACKS: dict[str, dict[str, Any]] = {
