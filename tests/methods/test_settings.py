@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from efface.methods.ac import AC
 from efface.methods.age import AGE
 from efface.methods.answers import build_answer, list_missing, parse_options
 from efface.methods.eap import EAP
+from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
 from efface.methods.stereo import STEREO
 from efface.training.objectives.composition import Composition
@@ -49,6 +51,35 @@ def test_the_ends_of_a_range(name: str, setting: str, good: float, bad: float, s
     assert getattr(kind(**{setting: good}), setting) == good
     with pytest.raises(ValueError, match=says):
         kind(**{setting: bad})
+
+
+COUNTED = ("steps", "batch", "draw_steps", "paths", "pictures")
+COUNTS = [
+    (name, setting)
+    for name in methods.list_names()
+    for setting in COUNTED
+    if setting in {field.name for field in dataclasses.fields(methods.get(name))}
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), COUNTS)
+def test_every_method_refuses_to_count_to_nothing(name: str, setting: str) -> None:
+    """Also those that check more settings than their base does."""
+    with pytest.raises(ValueError, match=f"^{setting} must be (at least 1|positive), got 0$"):
+        methods.get(name)(**{setting: 0})
+
+
+def test_levels_that_there_are_none_of() -> None:
+    with pytest.raises(ValueError, match="no level 'mild'; there are weak, medium, strong, max"):
+        methods.get("sld")(level="mild")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "noise"), [("label", "gaussian"), ("uniform", "gaussian"), ("uniform-noised", "uniform")]
+)
+def test_erasediffs_pictures_have_the_noise_that_is_learned(wrong: Any, noise: str, eps_model: Any) -> None:
+    terms: list[Any] = list(EraseDiff(wrong=wrong, remain_words=2).build_terms(eps_model, CAT))
+    assert [term.source.noise for term in terms] == [noise, "gaussian"]
 
 
 @pytest.mark.parametrize("kind", [EAP, AGE])
