@@ -142,7 +142,7 @@ def tiny_z_image_pipeline() -> ZImagePipeline:
         n_kv_heads=2,
         cap_feat_dim=WIDE,
         axes_dims=[4, 4, 8],
-        axes_lens=[256, 32, 32],
+        axes_lens=[256, 64, 64],
     )
     pipeline = silence(
         ZImagePipeline(

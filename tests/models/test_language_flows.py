@@ -211,8 +211,8 @@ def test_it_opens_from_memory_and_is_written(make: Callable[[], Any], kind: type
 def test_pictures_larger_than_the_networks_table_of_positions_are_refused() -> None:
     """Drawing would end in an IndexError; a folder does not keep the pipeline's own size."""
     pipeline = tiny_z_image_pipeline()
-    pipeline.default_sample_size = 128
-    with pytest.raises(ValueError, match=r"draws 64 x 64 patches, .* has positions for 32 x 32 .*; 64 or more"):
+    pipeline.default_sample_size = 256
+    with pytest.raises(ValueError, match=r"draws 128 x 128 patches, .* has positions for 64 x 64 .*; 128 or more"):
         ZImage(pipeline, "tiny-z-image")
-    pipeline.default_sample_size = 64
-    assert ZImage(pipeline, "tiny-z-image").latent_shape[1] == 64
+    pipeline.default_sample_size = 128
+    assert ZImage(pipeline, "tiny-z-image").latent_shape[1] == 128
