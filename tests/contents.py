@@ -48,6 +48,7 @@ def _read(file: Path, folder: Path, timed: bool) -> str:
         whole = drop_times(_parse(text))
         if file.name == "takedown.json":  # hashes of files that hold times
             whole["files"] = sorted(whole["files"])
+            whole["page"] = bool(whole.get("page"))
         return repr(whole)
     if file.suffix == ".html":
         text = HASH.sub("#", text)
