@@ -60,7 +60,7 @@ class Plans:
         found: dict[str, Any] = {}
         for size in self.sizes or tuple(PIXELS):
             model = open_shapes(size, self.dtype)
-            served = [name for name in methods.list_names() if size in methods.capabilities(name).architectures]
+            served = [name for name in methods.list_names() if size in methods.find_capabilities(name).architectures]
             tried = attacks.STANDARD if self.attacks else ()
             found[size] = {
                 "autoencoder": self.measure_autoencoder(model) if self.attacks else [],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from diffusers import UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks import plans
 from benchmarks.peaks import measure_attack, measure_autoencoder, measure_method
 from efface import attacks
 from efface.models.adapters.sd import StableDiffusion
@@ -51,3 +54,15 @@ def test_a_guide_takes_more_than_the_plain_prediction_of_two_conditions() -> Non
 
 def test_the_autoencoder_is_told_beside_its_weights() -> None:
     assert measure_autoencoder(build_shapes(), "decode") > 0
+
+
+def test_the_command_measures_the_named_methods_or_all_that_serve_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "open_shapes", lambda *_: build_shapes())
+    monkeypatch.setattr(plans, "measure_method", lambda name, *_: {"peak GB": float(len(name))})
+    for asked, wanted in (((), set(list_served("sd"))), (("uce",), {"uce"})):
+        plans.Plans(sizes=("sd",), methods=asked, attacks=False, waits=False, out=tmp_path).run()
+        found = json.loads((tmp_path / "plans.json").read_text(encoding="utf-8"))
+        assert {row["method"] for row in found["sd"]["methods"]} == wanted
+        assert all(row["peak GB"] == len(row["method"]) for row in found["sd"]["methods"])
