@@ -101,8 +101,9 @@ class GPU:
             ("sd", name, lambda name=name: self.measure_training(name, "sd")) for name in ("esd", "eap", "erasediff")
         ]
         made.append(("sd", "an attack by gradients", lambda: self.measure_attack("sd")))
-        made.append(("sd", f"uce, {CONCEPTS} concepts", lambda: self.measure_closed_form("uce", "sd")))
-        made.append(("sd", "drawing, 4 pictures, 50 steps", lambda: self.measure_drawing("sd")))
+        concepts, steps = (5, 4) if self.rehearse else (CONCEPTS, 50)
+        made.append(("sd", f"uce, {concepts} concepts", lambda: self.measure_closed_form("uce", "sd", concepts)))
+        made.append(("sd", f"drawing, 4 pictures, {steps} steps", lambda: self.measure_drawing("sd", 4, steps)))
         return [*made, ("sdxl", "esd", lambda: self.measure_training("esd", "sdxl"))]
 
     def open_model(self, size: Size) -> Any:
@@ -172,12 +173,12 @@ class GPU:
         update = median(b - a for a, b in pairwise(marks))
         return {"seconds": update, "rows": method.batch, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
-    def measure_closed_form(self, name: str, size: Size) -> dict[str, Any]:
-        """Measures a closed form of many concepts."""
+    def measure_closed_form(self, name: str, size: Size, concepts: int) -> dict[str, Any]:
+        """Measures a closed form of so many concepts."""
         model = self.open_model(size)
         model.fingerprint()
         method = methods.build_method(name, model, {})
-        erasure = Erasure(list_concepts(5 if self.rehearse else CONCEPTS))
+        erasure = Erasure(list_concepts(concepts))
         marks: list[float] = []
         used = measure_peak(
             lambda: marks.append(measure_work(lambda: method.fit(model, erasure)).seconds), _list_weights(model)
@@ -204,10 +205,9 @@ class GPU:
         at_once = {"seconds": seconds, "rows": rows, "remark": f"{plan.at_once} rows at once"}
         return {**at_once, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
-    def measure_drawing(self, size: Size) -> dict[str, Any]:
-        """Measures drawing four pictures, including their decoding."""
-        model, n = self.open_model(size), 4
-        steps = 4 if self.rehearse else 50
+    def measure_drawing(self, size: Size, n: int, steps: int) -> dict[str, Any]:
+        """Measures drawing n pictures in so many steps, including their decoding."""
+        model = self.open_model(size)
 
         def work() -> None:
             model.images(["a cat"] * n, list(range(n)), steps=steps)
@@ -215,13 +215,19 @@ class GPU:
         used = measure_peak(work, _list_weights(model))
         return {"seconds": measure_work(work).seconds, "rows": n, "peak GB": used / 1e9}
 
+    def describe_run(self) -> str:
+        """The command; a rehearsal also says that it measured a tiny model."""
+        if self.rehearse:
+            return "`python -m benchmarks.gpu --rehearse`: tiny random models, whose speed says nothing of larger ones"
+        return f"`python -m benchmarks.gpu{f' --quantised {self.quantised}' if self.quantised else ''}`"
+
     def write(self, lines: list[dict[str, Any]], took: float) -> None:
         """Writes the page, and the same as JSON."""
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         facts = describe_machine(flags=flags)
         write(self.out, "gpu", {"stamp": facts, "rows": lines, "seconds": took})
         titles = list(dict.fromkeys(title for line in lines for title in line))
-        page = [f"# On {facts['device']}", "", f"`python -m benchmarks.gpu`, {took / 60:.1f} minutes.", ""]
+        page = [f"# On {facts['device']}", "", f"{self.describe_run()}, {took / 60:.1f} minutes.", ""]
         page += [format_table(titles, [[line.get(title, "") for title in titles] for line in lines]), ""]
         page += ["Seconds are of an update, of a gradient step, or of all of a closed form and a drawing.", ""]
         page += [", ".join(f"{name} {value}" for name, value in facts.items() if name != "flags"), ""]
