@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from efface.methods.closed_form import Reader, find_text_projections, multiply_weights
-from efface.models.cond import TextMap, TextSpan, find_last_before_end
+from efface.concept import Erasure
+from efface.methods.closed_form import Reader, find_solvable, find_text_projections, multiply_weights
+from efface.methods.uce import UCE
+from efface.models.cond import POOLED, TextMap, TextSpan, find_last_before_end
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_pixart import tiny_pixart
+from tiny_sd3 import tiny_sd3
 from tiny_sdxl import tiny_sdxl
 
 
@@ -33,6 +39,55 @@ def test_one_matrix_cannot_map_different_rows(monkeypatch):
     monkeypatch.setattr(model, "list_text_maps", lambda: maps)
     with pytest.raises(ValueError, match="these read caption, t5"):
         find_text_projections(model)
+
+
+@pytest.mark.parametrize("left_out", [{"rows": slice(0, 4)}, {"decided": False}])
+def test_a_weight_that_reads_more_than_the_prompt_is_not_solved_for(left_out, monkeypatch):
+    """Nor one that holds other rows too; nor embedders where cross-attention reads the prompt."""
+    model = tiny_model()
+    cross = model.list_text_maps()
+    embedder = TextMap("embedder", next(iter(model.weights)), "t5")
+    monkeypatch.setattr(model, "list_text_maps", lambda: [*cross, embedder])
+    assert list(find_solvable(model)["clip"]) == [each.weight for each in cross] and len(find_solvable(model)) == 1
+    fewer = [dataclasses.replace(cross[0], **left_out), *cross[1:], embedder]
+    monkeypatch.setattr(model, "list_text_maps", lambda: fewer)
+    assert list(find_solvable(model)["clip"]) == [each.weight for each in cross[1:]]
+    if "rows" in left_out:
+        assert list(find_text_projections(model)) == [each.weight for each in cross]
+    fewer[:] = [dataclasses.replace(each, **left_out) for each in cross]
+    with pytest.raises(ValueError, match="this model has none"):
+        find_solvable(model)
+    fewer.append(embedder)
+    assert {part: list(weights) for part, weights in find_solvable(model).items()} == {"t5": [embedder.weight]}
+
+
+def test_the_mask_is_that_of_the_tokens_and_a_pooled_embedding_has_none(monkeypatch):
+    model = tiny_pixart()
+    read = UCE().build_reader(model, "all", find_text_projections(model))
+    mask = read.masks(["cat", "a red cat"])
+    assert mask is not None and torch.equal(mask, model.encode(["cat", "a red cat"]).mask)
+    assert len(read.read_whole(["cat"])) == mask[0].sum() < mask.shape[1]
+    model = tiny_sd3()
+    parts, encode = find_solvable(model), model.encode
+    masked = lambda texts: dataclasses.replace(encode(texts), mask=torch.ones(len(texts), 3, dtype=torch.bool))  # noqa: E731
+    monkeypatch.setattr(model, "encode", masked)
+    readers = {part: UCE().build_reader(model, "all", weights) for part, weights in parts.items()}
+    assert {part: reader.masks(["cat"]) is None for part, reader in readers.items()} == {
+        part: part == POOLED for part in parts
+    }
+    assert len(parts) == 2
+
+
+def test_notes_are_told_by_parts_where_there_are_several():
+    erasure = Erasure(("cat",), keep=("dog",))
+    settings: Any = {"preserve_vocabulary": 12, "exclude": ("rose",)}
+    (edit, flow) = (UCE(**settings).fit(model, erasure) for model in (tiny_model(), tiny_sd3()))
+    words = edit.meta["notes"]["preserved"]
+    assert words[0] == "dog" and words.count("dog") == 1 and {"car", "tiger"} <= {*words}
+    assert not {"cat", "rose"} & {*words}
+    assert set(edit.meta["notes"]) == {"preserved"}
+    assert flow.meta["notes"]["parts"] == {part: {"preserved": words} for part in find_solvable(tiny_sd3())}
+    assert flow.meta["notes"]["preserved"] == words
 
 
 def test_tokens_that_are_masked_out_are_no_rows():
