@@ -110,8 +110,8 @@ def open_shapes(size: Size, dtype: str) -> Any:
 
 
 def count_waits() -> list[dict[str, Any]]:
-    """Counts the waits of the host for the device in an update of each method (the median); empty where they can't be
-    counted."""
+    """Counts the waits of the host for the device in an update of each method, the median and the most; empty where
+    they can't be counted."""
     spec = importlib.util.spec_from_file_location("build_fake_cuda", TESTS / "fake_cuda" / "build.py")
     if spec is None or spec.loader is None:
         return []
@@ -123,7 +123,11 @@ def count_waits() -> list[dict[str, Any]]:
     printed = build.run_on_fake_cuda(compiler, TESTS / "cuda" / "methods_script.py", "--waits")
     found = json.loads(printed.splitlines()[-1])
     waits = {name: sorted(result.get("fp32", {}).get("waits", ())) for name, result in found.items()}
-    return [{"method": name, "waits an update": some[len(some) // 2]} for name, some in waits.items() if some]
+    return [
+        {"method": name, "waits an update": some[len(some) // 2], "at most": some[-1]}
+        for name, some in waits.items()
+        if some
+    ]
 
 
 def _print_row(row: dict[str, Any]) -> dict[str, Any]:

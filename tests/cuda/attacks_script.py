@@ -25,6 +25,9 @@ from tiny_fits import build_quick
 SHORT: dict[str, Any] = {"queries": 1, "steps": 2, "generations": 2, "population": 6, "length": 2, "tokens": 2}
 SHORT |= {"top": 4, "candidates": 4, "pictures": 3, "batch": 2, "start": "car"}
 GRADIENTS = ("unlearndiff", "soft-prompt", "p4d", "inversion", "mma", "relearn")
+PARKED = ("unlearndiff", "soft-prompt", "inversion", "p4d", "mma", "stereo", "compose")
+"""Attacks, and methods that search, among token embeddings."""
+ATTACKED: dict[str, Any] = {"objective": "attacked", "warm_up": 0, "attack_steps": 2, "attack_tokens": 2}
 GUIDES = ("negative", "sld", "safree", "spm")
 
 
@@ -67,7 +70,10 @@ def run_parked(name: str, dtype: str) -> dict[str, Any]:
         return {"cuda": list_candidates(name, there), "cpu": list_candidates(name, here)}
     for model in (there, here):
         model.own_words = ("cat", "dog", "car", "rose", "object")  # type: ignore[attr-defined]
-    one, two = (build_quick(name, m).fit(m, Erasure(("cat",))) for m in (there, here))
+    methods = [build_quick(name, m) for m in (there, here)]
+    if name == "compose":
+        methods = [dataclasses.replace(method, **ATTACKED) for method in methods]
+    one, two = (method.fit(m, Erasure(("cat",))) for method, m in zip(methods, (there, here), strict=True))
     apart = sum(float((v.cpu().double() - two.values[k].double()).square().sum()) for k, v in one.values.items())
     return {"far": (apart / sum(float(v.double().square().sum()) for v in two.values.values())) ** 0.5}
 
@@ -93,7 +99,7 @@ def main(dtype: str, *only: str) -> None:
     cases |= {f"draw {name}": lambda n=name: compare_drawings(n, pair) for name in ("plain", *GUIDES)}
     cases["waits of drawing"] = lambda: count_waits_of_drawing(pair)
     if dtype == "fp32":
-        for name in ("unlearndiff", "soft-prompt", "inversion", "stereo"):
+        for name in PARKED:
             cases[f"parked {name}"] = lambda n=name: run_parked(n, dtype)
     found = {}
     for name, case in cases.items():
