@@ -11,7 +11,7 @@ from efface import methods
 from efface.catalog import METHODS
 from efface.concept import Erasure
 from efface.methods.base import Trained
-from efface.methods.capabilities import read_capabilities
+from efface.methods.capabilities import describe_needs, read_capabilities
 from efface.models.architectures import expand
 from tiny import tiny_model
 from tiny_fits import FLOWS, KINDS, build_quick, build_request, list_served
@@ -26,11 +26,28 @@ def test_the_source_says_what_the_class_says(name: str) -> None:
     can, kind = methods.find_capabilities(name), methods.get(name)
     assert (can.kind, can.architectures, can.several) == (kind.kind, expand(kind.architectures), kind.several)
     assert (can.kind == "trained") == issubclass(kind, Trained)
+    assert can.uncond == ("by choice" if kind.by_choice else "needed" if kind.needs_uncond else "no")
     if not kind.by_choice:
         assert can.anchor == ("needed" if kind.needs_anchor else "optional" if kind.uses_anchor else "no")
         assert can.keep == ("optional" if kind.uses_keep else "no")
         folders = [f.name for f in dataclasses.fields(kind) if f.name == "images" or f.name.endswith("_images")]
         assert can.images == ("optional" if folders else "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        # A flow distilled to a few steps has no unconditional prediction, and FLUX reads its guidance as a number.
+        ("gem", {"sd": "yes", "sd3": "yes", "flux": "yes", "z-image": "yes", "flux2": "yes"}),
+        ("esd", {"sd": "yes", "sd3": "yes", "flux": "guidance", "z-image": "guidance", "flux2": "guidance"}),
+        ("negative", {"sd": "yes", "sd3": "yes", "flux": "two", "z-image": "guidance", "flux2": "two"}),
+        ("spm", {"sd": "yes", "sd3": "no", "flux": "no", "z-image": "no", "flux2": "no"}),
+        ("hardened", {"sd": "yes", "sd3": "yes", "flux": "no", "z-image": "no", "flux2": "no"}),
+    ],
+)
+def test_what_serving_an_architecture_takes(name: str, wanted: dict[str, str]) -> None:
+    found = describe_needs(methods.find_capabilities(name))
+    assert {kind: found[kind] for kind in wanted} == wanted
 
 
 REFUSED = [

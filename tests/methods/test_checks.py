@@ -59,6 +59,42 @@ def test_a_training_without_a_check_of_its_own_is_checked_when_it_is_built(eps_m
         ESD().build_trainer(eps_model, Erasure(("cat",), anchor="dog"))
 
 
+def test_a_training_that_was_built_is_not_built_again(eps_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Built:
+        def train(self, *given: Any) -> Any:
+            return given
+
+    built: Any = Built()
+    monkeypatch.setattr(ESD, "build_trainer", lambda *_: pytest.fail("it was built again"))
+    assert ESD().train(eps_model, CAT, built, None, "checkpoint") == (None, "checkpoint")
+    monkeypatch.setattr(ESD, "build_trainer", lambda *_: built)
+    assert ESD().train(eps_model, CAT, None, None, "checkpoint") == (None, "checkpoint")
+
+
+def test_an_estimate_is_given_before_the_work_and_can_end_it(eps_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UCE, "train", lambda *_: pytest.fail("work began"))
+
+    def refuse(built: Any) -> None:
+        raise ZeroDivisionError(repr(built))
+
+    with pytest.raises(ZeroDivisionError, match=r"^None$"):
+        UCE().fit(eps_model, CAT, estimate=refuse)
+
+
+def test_a_goal_that_the_request_cannot_serve_is_refused_with_the_request(eps_model: Any) -> None:
+    for name in ("abo", "surgical"):
+        for goal, anchor in (("neutral", "dog"), ("alternative", "")):
+            with pytest.raises(ValueError, match=f"the goal '{goal}'"):
+                methods.get(name)(goal=goal).check(Erasure(("cat",), anchor=anchor), eps_model)
+
+
+def test_spms_gate_weighs_the_denoiser_alone_and_without_it_any_weight_may_have_an_adapter(eps_model: Any) -> None:
+    SPM(gate=False, weights=r"text_encoder\..*").check(CAT, eps_model)
+    SPM(weights=r"text_encoder\..*").check(CAT)
+    with pytest.raises(ValueError, match="the gate weighs layers of the denoiser, 'text_encoder"):
+        SPM(weights=r"text_encoder\..*").check(CAT, eps_model)
+
+
 def test_gem_needs_an_unconditional_prediction_where_there_is_no_anchor() -> None:
     anchored = Erasure(("cat",), anchor="dog")
     assert GEM().relies_on_uncond(CAT) and not GEM().relies_on_uncond(anchored)
@@ -77,6 +113,21 @@ def test_a_distilled_model_is_not_drawn_with_guidance() -> None:
     for guidance in (0.5, 3.0):
         with pytest.raises(ValueError, match=rf"draws without guidance.*give guidance 1 \(AC has it at {guidance:g}\)"):
             AC(guidance=guidance).check(anchored, distilled)
+
+
+def test_only_guides_and_spms_gate_leave_the_weights_alone() -> None:
+    guides = {name for name in methods.list_names() if methods.get(name)().leaves_weights()}
+    assert guides == {"negative", "safree", "sld", "spm"}
+    assert not SPM(gate=False).leaves_weights()
+
+
+@pytest.mark.parametrize("name", methods.list_names())
+def test_a_method_with_checks_of_its_own_makes_those_of_all_too(name: str, eps_model: Any) -> None:
+    method: Method = methods.get(name)()
+    anchor = "dog" if method.uses_anchor else ""
+    method.check(Erasure(("cat",), anchor=anchor), eps_model)
+    with pytest.raises(ValueError, match="'cat, dog' would be one phrase"):
+        method.check(Erasure(("cat, dog",), anchor=anchor), eps_model)
 
 
 def test_a_comma_separates_concepts_unless_the_model_names_them_so(eps_model: Any) -> None:

@@ -119,12 +119,18 @@ def test_null_space_holds_the_preserved_and_moves_the_target(eps_model):
     assert measure_worst_change(eps_model, edit, encode_tokens(eps_model, "cat")[:, 1]) > 1e-2
     assert edit.meta["notes"]["preserved"] == ["rose", "lion"]
     assert edit.meta["notes"]["free_directions"] == 16 - 8 - 2
-    assert set(edit.meta["notes"]["reach"]) == {"cat", "car"}
+    free = torch.linalg.svd(held)[2][len(held) :]
+    for target in ("cat", "car"):
+        rows = encode_tokens(eps_model, target)[0, 1:]
+        share = (rows @ free.T).norm() / rows.norm()
+        assert edit.meta["notes"]["reach"][target] == pytest.approx(share.item(), abs=1e-4)
 
 
 def test_null_space_takes_words_while_they_leave_room(eps_model):
     words = {free: fit("nullspace", eps_model, free=free).meta["notes"]["preserved"] for free in (0.5, 0.25)}
     assert words == {0.5: [], 0.25: ["dog", "car", "tiger", "leopard"]}
+    both = fit("nullspace", eps_model, free=0.25, templates=("{}", "a {}"))
+    assert both.meta["notes"]["preserved"] == ["dog", "car"]
     with pytest.raises(
         ValueError, match="8 kept concepts in 1 templates leave no direction of 16 to erase 'cat' along"
     ):

@@ -6,18 +6,24 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from efface import methods
 from efface.catalog import OBJECTIVES
 from efface.concept import Erasure
+from efface.edits.edit import Edit
 from efface.methods.ac import AC
 from efface.methods.age import AGE
 from efface.methods.answers import build_answer, list_missing, parse_options
+from efface.methods.base import Trained
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
+from efface.methods.spm import SPM
 from efface.methods.stereo import STEREO
+from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.composition import Composition
+from efface.training.objectives.denoising import Denoising
 from efface.training.objectives.negative_guidance import NegativeGuidance
 from efface.training.states.trajectories import Frozen, Refreshed, Student
 from tiny_flux import tiny_flux
@@ -69,9 +75,53 @@ def test_every_method_refuses_to_count_to_nothing(name: str, setting: str) -> No
         methods.get(name)(**{setting: 0})
 
 
+@pytest.mark.parametrize("name", [name for name in methods.list_names() if issubclass(methods.get(name), Trained)])
+def test_a_template_without_a_place_for_the_concept_is_refused(name: str) -> None:
+    for templates in (("a cat",), ("{} and {}",), ()):
+        with pytest.raises(ValueError, match=r"a template holds the concept as \{\}, once"):
+            methods.get(name)(templates=templates)
+
+
+@pytest.mark.parametrize("name", ["p-esd", "p-ac"])
+def test_a_mask_that_cannot_reach_a_weight_is_refused(name: str) -> None:
+    kind: Any = methods.get(name)
+    assert kind(steps=80, lr=0.05).start == 4.0 and kind(steps=1, sparsity=0.1).steps == 1
+    with pytest.raises(ValueError, match=r"in 79 steps of 0\.05 no logit gets from 4 to 0"):
+        kind(steps=79, lr=0.05)
+
+
 def test_levels_that_there_are_none_of() -> None:
     with pytest.raises(ValueError, match="no level 'mild'; there are weak, medium, strong, max"):
         methods.get("sld")(level="mild")
+
+
+@pytest.mark.parametrize(("transport", "power"), [("paper", 1), ("release", 2)])
+def test_spms_gate_acts_by_gamma_or_its_square(transport: Any, power: int, eps_model: Any) -> None:
+    name = next(name for name in eps_model.weights if name.endswith("attn2.to_v.weight"))
+    rows, columns = eps_model.weights[name].shape
+    plain = Edit({f"{name}:down": torch.ones(1, columns), f"{name}:up": torch.ones(rows, 1)}, {})
+    gated = SPM(transport=transport).finish(plain, CAT)
+    assert gated.meta["guide"]["arguments"] == {"concepts": ["cat"], "layers": [name], "rank": 1, "power": power}
+    assert SPM(gate=False, transport=transport).finish(plain, CAT) is plain
+
+
+def test_transports_that_there_are_none_of() -> None:
+    with pytest.raises(ValueError, match=r"no transport 'code'; there are paper \(gamma\), release \(gamma squared\)"):
+        methods.get("spm")(transport="code")
+
+
+@pytest.mark.parametrize(("variant", "kind", "captions"), [("model", Anchor, None), ("noise", Denoising, ["a dog"])])
+def test_acs_variants(variant: Any, kind: type, captions: Any, eps_model: Any) -> None:
+    """Both learn on pictures of the anchor: towards the prediction for it, or towards the noise under its caption."""
+    (term,) = AC(variant=variant, templates=("a {}",)).build_terms(eps_model, Erasure(("cat",), anchor="dog"))
+    told: Any = term
+    assert type(term) is kind and told.source.drawn == 1000
+    assert captions is None or list(told.shown) == captions
+
+
+def test_gradient_ascent_climbs_the_targets_loss_as_steeply_as_it_descends_the_rest(eps_model: Any) -> None:
+    terms: list[Any] = list(methods.get("neggrad")(remain_words=2).build_terms(eps_model, CAT))
+    assert [(term.role, term.sign) for term in terms] == [("erase", -1.0), ("keep", 1.0)]
 
 
 @pytest.mark.parametrize(
