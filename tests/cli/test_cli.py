@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from efface.cli.app import explain_memory, main
+from efface.api.memory import explain_to_command
+from efface.cli.app import main
 from efface.cli.console import show_progress
 from efface.edits.edit import Edit
 from efface.models.trajectory import Defaults
@@ -290,5 +291,6 @@ def test_memory_that_ran_out_is_told_with_the_flags_that_take_less(
     told = capsys.readouterr().err
     assert "memory ran out: CUDA out of memory" in told and "--offload take less" in told
     assert "Memory Management" not in told
-    assert "--micro-batch 1" in str(explain_memory("erase", torch.OutOfMemoryError(said)))
-    assert explain_memory("erase", other := RuntimeError("else")) is other
+    assert "=True" not in told, "flags, not the library's arguments"
+    assert "--micro-batch 1" in str(explain_to_command("erase", torch.OutOfMemoryError(said)))
+    assert explain_to_command("erase", other := RuntimeError("else")) is other

@@ -10,6 +10,7 @@ from ..concept import fold_name
 from ..edits.strength import check_strength
 from ..suites.make import check_suite
 from .case import Case, Words, to_tuple
+from .memory import with_memory_advice
 from .progress import Progress, Report, show_progress_with_steps
 from .resources import LazyModel, build_judges, open_later, open_to_judge
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..suites.spec import Suite
 
 
+@with_memory_advice
 def attack(
     model: Model | LazyModel | str | Path,
     edit: Edit | str | Path,

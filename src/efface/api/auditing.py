@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import describe_missing
 from .case import Case
+from .memory import with_memory_advice
 from .progress import Progress, show_progress
 from .resources import LazyModel, build_judges, open_later, open_to_judge
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..scorers import Judge
 
 
+@with_memory_advice
 def audit(
     model: Model | LazyModel | str | Path,
     edit: Edit | str | Path,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..edits.strength import check_strength, spread_strengths
 from ..files import check_file, check_room
+from .memory import with_memory_advice
 from .resources import open_later
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..models.base import Model
 
 
+@with_memory_advice
 def merge(
     model: Model | str | Path, edits: Sequence[Edit | str | Path], *, strengths: Sequence[float] | None = None
 ) -> Edit:
@@ -67,6 +69,7 @@ def _refuse_repeated(given: Sequence[Edit | str | Path], found: Sequence[Edit], 
             )
 
 
+@with_memory_advice
 def revert(
     model: Model | str | Path,
     edited: Model | Edit | str | Path,
@@ -126,6 +129,7 @@ def revert(
     return {"out": str(place), "weights": len(values), "exact": exact}
 
 
+@with_memory_advice
 def diff(
     model: Model | str | Path,
     edit: Edit | Model | str | Path,

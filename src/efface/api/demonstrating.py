@@ -14,6 +14,7 @@ from ..suites import world
 from ..suites.rows import build
 from ..suites.world import locate
 from .erasing import erase, load
+from .memory import with_memory_advice
 from .progress import Progress, show_progress
 from .resources import choose_suite
 
@@ -34,6 +35,7 @@ class Demonstration:
     page: Path
 
 
+@with_memory_advice
 def demonstrate(
     target: str = "cat",
     out: str | Path = "out/demo",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import check_folder
 from .case import Words, to_tuple
+from .memory import with_memory_advice
 from .progress import Progress, show_progress
 from .resources import LazyModel, open_later
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..models.base import Model
 
 
+@with_memory_advice
 def neurons(
     model: Model | LazyModel | str | Path,
     edit: str | Path,

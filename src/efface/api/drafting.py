@@ -13,6 +13,7 @@ from ..suites import drafting
 from ..suites.drafting import SIZE, Kind, find_kind
 from .case import Words, to_tuple
 from .examining import is_installed
+from .memory import with_memory_advice
 from .resources import LazyModel, choose_suite, find_world, open_later
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ MOST = 2
 """Judges that are proposed."""
 
 
+@with_memory_advice
 def draft_suite(
     model: Model | LazyModel | str | Path,
     target: Words,

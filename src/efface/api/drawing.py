@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..edits.strength import spread_strengths
 from ..files import check_folder, check_request
 from .case import Words, to_tuple
+from .memory import with_memory_advice
 from .progress import Progress, Report, show_progress
 from .resources import LazyModel, open_later
 
@@ -21,6 +22,7 @@ Drawn = tuple[str, int, Path]
 """A picture: its prompt, its seed and its file."""
 
 
+@with_memory_advice
 def draw(
     model: Model | LazyModel | str | Path,
     prompts: Words,

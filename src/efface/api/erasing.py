@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
+from .memory import with_memory_advice
 from .progress import Progress, Report, show_progress_with_steps
 from .resources import LazyModel, check_request, expand, open_later, to_file_name
 from .tracking import FOLDER, Log, Track, check_trackers, name_losses, open_trackers
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer
 
 
+@with_memory_advice
 def load(
     source: Any,
     device: Any = None,
@@ -64,6 +66,7 @@ def load(
     )
 
 
+@with_memory_advice
 def erase(
     model: Model | LazyModel | str | Path,
     what: str | Erasure | Iterable[str],

@@ -12,6 +12,7 @@ from ..suites.make import check_suite, needs_world
 from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
 from .case import Case, Words
+from .memory import with_memory_advice
 from .progress import Progress, show_progress_with_steps
 from .resources import LazyModel, build_judges, choose_suite, open_later, open_to_judge, to_file_name
 from .tracking import FOLDER, Track, check_trackers, name_rates, open_trackers
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Sampler = Literal["own", "ddim", "dpm", "unipc"]
 
 
+@with_memory_advice
 def evaluate(
     model: Model | LazyModel | str | Path,
     edit: Edit | str | Path,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from ..edits.strength import check_strength
 from ..files import check_file, check_room, hash_file, make_scratch, read_json, write_tensors, write_whole
 from ..interchange.formats import RECORD, WHOLE, Format
-from .handing_on import hide_folder, save_folder
+from .handing_on import hide_folder, hide_model_folder, save_folder
+from .memory import with_memory_advice
 from .resources import open_later
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class _Job:
     """The pictures to compare; None compares weights alone."""
 
 
+@with_memory_advice
 def export(
     model: Model | str | Path,
     edit: Edit | str | Path,
@@ -195,7 +197,7 @@ def _export_whole(job: _Job) -> dict[str, Any]:
         about = _describe(job, str(model.dtype).removeprefix("torch."), scratch)
         made = scratch / place.name
         with edit.apply(model, job.strength):
-            record = {"model": hide_folder(model.name), "strength": job.strength, "edit": _hide_folders(edit)}
+            record = {"model": hide_folder(model.name), "strength": job.strength, "edit": hide_model_folder(edit)}
             if kind == "diffusers":
                 save_folder(model, made, {**record, "model": model.name, "edit": dict(edit.meta)})
             else:
@@ -230,7 +232,7 @@ def _export_lora(job: _Job, choice: RankChoice, dtype: Dtype) -> dict[str, Any]:
             "left_out": list(packed.left_out),
             "exact": len(packed.exact),
         }
-        facts = {**about, "kind": "lora", "edit": _hide_folders(edit)}
+        facts = {**about, "kind": "lora", "edit": hide_model_folder(edit)}
         made = write_tensors(scratch / place.name, packed.tensors, facts)
         if checks.reads(model, kind, bool(packed.exact)):
             consumer.check_reader(model)
@@ -266,11 +268,6 @@ def _describe(job: _Job, dtype: str, scratch: Path) -> dict[str, Any]:
         "edit_sha256": _hash_edit(job.given, scratch),
         **model.describe_use(),
     }
-
-
-def _hide_folders(edit: Edit) -> dict[str, Any]:
-    """The edit's record without this machine's folders."""
-    return {**edit.meta, "model": hide_folder(str(edit.meta.get("model", "")))}
 
 
 def _tell(check: Check) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ..files import new_folder, read_json, write_whole
 from ..interchange.formats import RECORD
 
 if TYPE_CHECKING:
+    from ..edits.edit import Edit
     from ..models.base import Model
 
 CARD = "README.md"
@@ -43,6 +44,11 @@ def hide_folder(name: str) -> str:
     """A model's name without this machine's folders: the last part of a path, or the whole of a hub id."""
     place = Path(name)
     return place.name if place.is_absolute() or place.exists() else name
+
+
+def hide_model_folder(edit: Edit) -> dict[str, Any]:
+    """An edit's record, with its model's name as `hide_folder` gives it."""
+    return {**edit.meta, "model": hide_folder(str(edit.meta.get("model", "")))}
 
 
 def forget_paths(folder: Path, name: str) -> None:

@@ -11,6 +11,7 @@ from ..concept import Erasure, fold_name
 from ..files import find_shared_digest
 from ..plurals import write_count
 from .case import Words, to_tuple
+from .memory import with_memory_advice
 from .resources import open_later
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..models.base import Model
 
 
+@with_memory_advice
 def import_edit(
     model: Model | str | Path,
     source: str | Path,

@@ -17,6 +17,7 @@ from ..edits.strength import check_strength
 from ..files import check_file, hash_file
 from ..suites.make import make_suite
 from ..suites.rows import build
+from .memory import with_memory_advice
 from .progress import Progress, show_progress
 from .resources import build_judges, choose_suite, find_world, open_later
 
@@ -29,6 +30,7 @@ ROWS = 24
 """The default number of pictures of each target."""
 
 
+@with_memory_advice
 def add_to_ledger(
     model: Model | str | Path,
     ledger: str | Path,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..edits.strength import check_strength
 from ..files import check_folder
+from .memory import with_memory_advice
 from .progress import Progress, Report, show_progress
 from .resources import LazyModel, open_later
 
@@ -35,6 +36,7 @@ class _Way:
     strength: float
 
 
+@with_memory_advice
 def purify(
     model: Model | LazyModel | str | Path,
     edit: Edit | str | Path,

@@ -15,6 +15,7 @@ from .case import Words, to_tuple
 from .choosing import choose_methods, read_choice_table
 from .drafting import draft_suite, propose_judges
 from .erasing import build_request
+from .memory import with_memory_advice
 from .progress import Progress, show_progress
 from .publishing import record, report
 from .resources import LazyModel, build_judges, choose_suite, find_world, open_later, open_to_judge, warn_if_undrawn
@@ -60,6 +61,7 @@ class Answer:
     """The edit, suite, report, record and export, by what they are."""
 
 
+@with_memory_advice
 def takedown(
     model: Model | LazyModel | str | Path,
     target: Words,

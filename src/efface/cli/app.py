@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 from .. import __version__
+from ..api.memory import explain_to_command
 from ..catalog import did_you_mean
 from ..files import require_file
 from .attack import AttackCommand
@@ -71,13 +72,6 @@ ABOUT = "Removes concepts from text-to-image diffusion models, shows that they a
 STYLE = (tyro.conf.OmitArgPrefixes,)
 WIDTH = 80
 """Columns of a terminal."""
-LESS_MEMORY = {
-    "erase": "--micro-batch 1, --checkpointing, --draw-batch 1, --moments 8, ",
-    "attack": "--max-memory with fewer GB than there are, ",
-    "draw": "fewer --prompt at once, ",
-}
-"""Flags of a command that reduce memory, beside those that all commands with a model have."""
-LESS_OF_MODEL = "--dtype bf16 (or fp16) and --offload"
 PATHS = ("--out", "--edit", "--image", "--images", "--store", "--checkpoint", "--track-dir", "--import", "--sign")
 """Flags whose value is the path of a file or folder."""
 INPUTS = ("edit", "edits", "image", "grid", "vocabulary")
@@ -118,7 +112,7 @@ def _answer(args: list[str]) -> int:
         except (ValueError, TypeError, OSError) as error:
             return complain(error, 2)
         except (ArithmeticError, RuntimeError) as error:
-            return complain(explain_memory(args[0], error), 1)
+            return complain(explain_to_command(args[0], error), 1)
         except KeyboardInterrupt:
             kept = getattr(COMMANDS.get(args[0]), "kept", "nothing was kept")
             return complain(KeyboardInterrupt(f"stopped; {kept}"), 130)
@@ -156,17 +150,6 @@ def refuse_empty_paths(args: Sequence[str]) -> None:
         named, _, joined = flag.partition("=")
         if named in PATHS and (joined == "" if "=" in flag else value == ""):
             raise ValueError(f"{named} is empty; give a path (is a variable of the shell not set?)")
-
-
-def explain_memory(command: str, error: Exception) -> Exception:
-    """Returns the error; where a GPU's memory ran out, one that names flags that need less memory.
-
-    Such an error is recognised by the name of its class, because torch is not imported here.
-    """
-    if type(error).__name__ != "OutOfMemoryError":
-        return error
-    said = str(error).partition(". ")[0]
-    return RuntimeError(f"memory ran out: {said}; {LESS_MEMORY.get(command, '')}{LESS_OF_MODEL} take less")
 
 
 def describe_usage() -> str:
