@@ -23,6 +23,7 @@ def test_a_flow_suggests_its_space_to_the_methods_that_leave_it_to_noise(eps_mod
     assert suggest_settings("eap", tiny_sd3()) == {}  # which measures errors as x0 on every model
     assert suggest_settings("uce", tiny_sd3()) == {}  # which has no such setting
     assert suggest_settings("esd", eps_model) == {}
+    assert suggest_settings("uce", tiny_flux(dev=False)) == {}
     assert suggest_settings("eap", tiny_flux(dev=False)) == {"guidance": 1.0, "draw_steps": 4}
 
 

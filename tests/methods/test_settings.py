@@ -19,6 +19,7 @@ from efface.methods.base import Trained
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
+from efface.methods.salun import SalUn
 from efface.methods.spm import SPM
 from efface.methods.stereo import STEREO
 from efface.training.objectives.anchor import Anchor
@@ -117,6 +118,31 @@ def test_acs_variants(variant: Any, kind: type, captions: Any, eps_model: Any) -
     told: Any = term
     assert type(term) is kind and told.source.drawn == 1000
     assert captions is None or list(told.shown) == captions
+
+
+@pytest.mark.parametrize(
+    ("looks", "anchor", "shown"), [(0, "", ["a dog", "a rose"]), (3, "", ["a dog", "a rose"]), (0, "car", ["a car"])]
+)
+def test_saluns_saliency_is_that_of_the_forget_pictures_unless_it_looks_at_batches(
+    looks: int, anchor: str, shown: list[str], eps_model: Any
+) -> None:
+    method = SalUn(looks=looks, templates=("a {}",), share=0.25)
+    wrong, kept = method.build_terms(eps_model, Erasure(("cat",), anchor=anchor, keep=("dog", "rose")))
+    told: Any = wrong
+    assert list(told.labels) == shown
+    plain: Any = method.build_update()
+    assert (plain.share, plain.looks) == (0.25, looks or 1)
+    for terms in ((wrong, kept), (kept, wrong)):
+        fitted: Any = method.fit_update(plain, terms)
+        if looks:
+            assert fitted is plain
+        else:
+            assert (fitted.share, fitted.looks, fitted.saliency.source) == (0.25, 0, told.source)
+
+
+def test_surgical_leaves_the_unconditional_prediction_out_of_the_guidance_terms_gradient(eps_model: Any) -> None:
+    guidance: Any = methods.get("surgical")(vocabulary="").build_terms(eps_model, CAT)[0]
+    assert guidance.detach is True
 
 
 def test_gradient_ascent_climbs_the_targets_loss_as_steeply_as_it_descends_the_rest(eps_model: Any) -> None:
