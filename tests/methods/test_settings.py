@@ -13,6 +13,7 @@ from efface.catalog import OBJECTIVES
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.ac import AC
+from efface.methods.advunlearn import AdvUnlearn
 from efface.methods.age import AGE
 from efface.methods.answers import build_answer, list_missing, parse_options
 from efface.methods.base import Trained
@@ -138,6 +139,14 @@ def test_saluns_saliency_is_that_of_the_forget_pictures_unless_it_looks_at_batch
             assert fitted is plain
         else:
             assert (fitted.share, fitted.looks, fitted.saliency.source) == (0.25, 0, told.source)
+
+
+@pytest.mark.parametrize(("keep", "words"), [((), ["cat", "dog", "car"]), (("rose",), ["rose"])])
+def test_advunlearn_retains_what_is_kept_or_common_words(
+    keep: tuple[str, ...], words: list[str], eps_model: Any
+) -> None:
+    terms: list[Any] = list(AdvUnlearn(retain_words=3).build_terms(eps_model, Erasure(("lion",), keep=keep)))
+    assert list(terms[1].given) == words
 
 
 def test_surgical_leaves_the_unconditional_prediction_out_of_the_guidance_terms_gradient(eps_model: Any) -> None:
