@@ -54,5 +54,6 @@ def test_what_a_low_rank_leaves_out_is_kept_by_a_format_that_the_architecture_ha
 ) -> None:
     about = {"architecture": architecture, "lowest_rank": 1, "rank": 2, "left_out": [], "reader": "x", "matched": 3}
     about |= {"residual": 0.5, "worst_residual": 0.6, "worst_weight": "w", "gap": None}
+    about |= {"format": format, "absent": [], "call": {}}
     tell_export(Exported(Path("x"), Path("x.json"), format, about))  # type: ignore[arg-type]
     assert says in capsys.readouterr().err

@@ -43,7 +43,7 @@ def measure_change(one: Tensor, other: Tensor) -> Tensor:
 
 
 def measure_relative_change(plain: Tensor, other: Tensor, floor: float = 1e-6) -> Tensor:
-    """Measures the change of [n, d] as `measure_change` does, in units of each row's plain activation, at least `floor`."""
+    """Computes `measure_change` of [n, d] in units of each row's plain activation, which counts as at least `floor`."""
     return measure_change(plain / plain.clamp(min=floor), other / plain.clamp(min=floor))
 
 
