@@ -51,6 +51,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "autoencoder's folder": (lambda f: shutil.rmtree(f / "vae"), "vae is missing: .*model_index.json names this part"),
     "unet's weights": (lambda f: (f / UNET).unlink(), "unet holds no weights"),
     "configuration": (lambda f: (f / "unet/config.json").unlink(), "unet/config.json is missing"),
+    "an export's record": (lambda f: (f / "efface.json").write_text("[]"), "efface.json holds a list; a JSON object"),
+    "an export's record cut short": (lambda f: (f / "efface.json").write_text("{"), "efface.json is no JSON, or cut"),
     "configuration cut short": (lambda f: cut(f / "vae/config.json"), "vae/config.json is no JSON, or cut short"),
     "tokenizer's folder": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer is missing"),
     "tokenizer's files": (

@@ -66,6 +66,9 @@ class Adapter(ABC):
     steady: set[int] | None
     """The batch sizes that a compiled network was compiled for; None where it is not compiled."""
 
+    def read_own_call(self, call: Any) -> None:  # noqa: B027
+        """Takes over what an exported folder says of its pipeline's call (`describe_use`); most models need nothing."""
+
     def describe_use(self) -> dict[str, Any]:
         """The architecture, and what a reader of the model's files has to be told.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..files import read_json, read_toml
-from .opening.place import Place, check_name, locate
+from .opening.place import Place, check_name, locate, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -166,8 +166,8 @@ def _open_files(
 
         lay_out_for_amx(pipeline)
     model = adapter(pipeline, name, defaults=defaults, words=words, compute=native)
-    if model.architecture == "sd3" and (file := Path(place.location) / EXPORTED).is_file():
-        model.read_own_call(read_json(file).get("call"))
+    if (file := Path(place.location) / EXPORTED).is_file():
+        model.read_own_call(read_object(file).get("call"))
     return model
 
 
