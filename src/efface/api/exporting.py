@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..edits.strength import check_strength
 from ..files import check_file, check_room, hash_file, make_scratch, read_json, write_tensors, write_whole
-from ..interchange.formats import RECORD, WHOLE, Format
+from ..interchange.formats import WHOLE, Format
+from ..models.loading import RECORD
 from .handing_on import hide_folder, hide_model_folder, save_folder
 from .memory import with_memory_advice
 from .resources import open_later

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import new_folder, read_json, write_whole
-from ..interchange.formats import RECORD
+from ..models.loading import RECORD
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ..files import describe_missing, hash_file
-from ..interchange.formats import RECORD
+from ..models.loading import RECORD
 from ..plurals import write_count
 from .handing_on import hide_folder
 

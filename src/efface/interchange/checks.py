@@ -51,6 +51,18 @@ class Probe:
     steps: int
     guidance: float
 
+    def draw(self, model: Model) -> Tensor:
+        """Draws the pictures, uint8 [n, 3, side, side], by efface's own loop."""
+        return model.images(self.prompts, self.list_seeds(), steps=self.steps, guidance=self.guidance)
+
+    def draw_by(self, model: Model, pipeline: object) -> Tensor:
+        """Draws the pictures, uint8 [n, 3, side, side], by the call of a copy of the model's pipeline."""
+        return consumer.draw(model, pipeline, self.prompts, self.list_seeds(), self.steps, self.guidance)
+
+    def list_seeds(self) -> list[int]:
+        """The seeds, one a prompt."""
+        return list(range(len(self.prompts)))
+
 
 @final
 @dataclass(frozen=True)
@@ -138,23 +150,14 @@ def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength:
             if hasattr(model, kept):
                 setattr(opened, kept, getattr(model, kept))
         with edit.apply(model, strength):
-            edited = _draw_images(model, probe)
-        gap = Gap.between(_draw_images(opened, probe), edited, _draw_images(model, probe))
+            edited = probe.draw(model)
+        gap = Gap.between(probe.draw(opened), edited, probe.draw(model))
     return Check(f"diffusers' {type(opened.pipeline).__name__}.{loader}", changed, gap)
-
-
-def _draw_images(model: Model, probe: Probe) -> Tensor:
-    return model.images(probe.prompts, list(range(len(probe.prompts))), steps=probe.steps, guidance=probe.guidance)
 
 
 def _compare(model: Model, edit: Edit, strength: float, loaded: object, probe: Probe) -> Gap:
     """Draws with base, edit and file by the pipeline's own call, on copies that share the model's tensors."""
-    seeds = list(range(len(probe.prompts)))
-
-    def draw(pipeline: object) -> Tensor:
-        return consumer.draw(model, pipeline, probe.prompts, seeds, probe.steps, probe.guidance)
-
-    base = draw(consumer.share_pipeline(model.pipeline))
+    base = probe.draw_by(model, consumer.share_pipeline(model.pipeline))
     with edit.apply(model, strength):
-        edited = draw(consumer.share_pipeline(model.pipeline))
-    return Gap.between(draw(loaded), edited, base)
+        edited = probe.draw_by(model, consumer.share_pipeline(model.pipeline))
+    return Gap.between(probe.draw_by(model, loaded), edited, base)

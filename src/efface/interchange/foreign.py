@@ -20,9 +20,8 @@ from ..files.tensors import read_pickle
 from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
-from ..models.loading import load
+from ..models.loading import RECORD, load
 from ..plurals import write_count
-from .formats import RECORD
 from .reading import is_lora, read_lora, read_weights
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")

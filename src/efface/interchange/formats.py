@@ -15,8 +15,6 @@ WHOLE = ("diffusers", "single-file")
 """The formats that hold the whole model at the edit's strength; the others hold the edit alone."""
 Reader = Literal["from_pretrained", "from_single_file", "load_lora_weights", "efface import"]
 """diffusers' own loaders, or efface's reader where diffusers has none."""
-RECORD = "efface.json"
-"""The file of an exported folder that holds the edit's record: targets, base, method, arguments and versions."""
 BY_LORA = ("sd", "sdxl", "sd3", "flux", "sana", "z-image", "qwen-image", "flux2")
 
 READERS: Mapping[Format, Mapping[str, Reader]] = {

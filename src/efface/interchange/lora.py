@@ -95,7 +95,7 @@ def package(
     sizes: dict[str, float] = {}
     losses: dict[str, float] = {}
     for name, parts in edit.group_changes().items():
-        whole = strength * _compute_change(name, base[name], parts)
+        whole = strength * compute_change(name, base[name], parts)
         if not whole.any():
             continue
         layer, _, leaf = name.rpartition(".")
@@ -117,12 +117,11 @@ def package(
     return Package(tensors, factors, exact, left_out, Residual.of(sizes, losses))
 
 
-def _compute_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
-    """The change of a weight in fp32; of factors it is their product, not rounded by a sum with the base."""
-    new = apply_parts(name, base, parts).float()
+def compute_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+    """The change of a weight [...] in fp32; of factors it is their product, not rounded by a sum with the base."""
     if "down" in parts:
         return multiply_factors((parts["down"].to(base.device), parts["up"].to(base.device)), base)
-    return new - base.float()
+    return apply_parts(name, base, parts).float() - base.float()
 
 
 def multiply_factors(factors: Factors, like: Tensor) -> Tensor:

@@ -106,14 +106,9 @@ def check_file(model: Model, edit: Edit, file: Path, strength: float, probe: Pro
             )
     if probe is None:
         return Check(reader, len(edit.names))
-    seeds = list(range(len(probe.prompts)))
-
-    def draw(drawn: Any) -> Tensor:
-        return consumer.draw(model, drawn, probe.prompts, seeds, probe.steps, probe.guidance)
-
-    base = draw(consumer.share_pipeline(model.pipeline))
+    base = probe.draw_by(model, consumer.share_pipeline(model.pipeline))
     with edit.apply(model, strength):
-        edited = draw(consumer.share_pipeline(model.pipeline))
+        edited = probe.draw_by(model, consumer.share_pipeline(model.pipeline))
     with model.swap_in({name: theirs[name] for name in edit.names}):
-        read = draw(pipeline or consumer.share_pipeline(model.pipeline))
+        read = probe.draw_by(model, pipeline or consumer.share_pipeline(model.pipeline))
     return Check(reader, len(edit.names), Gap.between(read, edited, base))

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
 from .checks import Check, Gap, Probe
-from .lora import Package, multiply_factors
+from .lora import Package, compute_change, multiply_factors
 from .names import Stem, name_all
 
 PARTS = {
@@ -153,27 +152,22 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
     gap = None
     if probe:
         with edit.apply(model, strength):
-            edited = _draw_images(model, probe)
+            edited = probe.draw(model)
         with read.apply(model):
-            theirs = _draw_images(model, probe)
-        gap = Gap.between(theirs, edited, _draw_images(model, probe))
+            theirs = probe.draw(model)
+        gap = Gap.between(theirs, edited, probe.draw(model))
     return Check("efface import, because diffusers has no loader for it", len(held), gap)
 
 
 def _measure_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> tuple[Tensor, float]:
     """The change of a weight, and the norm of its rounding error.
 
-    Factors are multiplied by themselves: added to the base in fp32, a small change would lose digits. A new value of
-    the weight has lost them already.
+    A product of factors has lost no digits; a new value of the weight has, in the sum with the base.
     """
+    change = compute_change(name, base, parts)
     if "down" in parts:
-        return multiply_factors((parts["down"], parts["up"]), base), 0.0
-    change = apply_parts(name, base, parts).float() - base.float()
+        return change, 0.0
     return change, torch.finfo(torch.float32).eps * float(base.detach().float().norm())
-
-
-def _draw_images(model: Model, probe: Probe) -> Tensor:
-    return model.images(probe.prompts, list(range(len(probe.prompts))), steps=probe.steps, guidance=probe.guidance)
 
 
 def _split(key: str) -> tuple[str, str]:

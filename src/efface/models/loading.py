@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from .quantised import Bits
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-EXPORTED = "efface.json"
-"""The file in an exported folder that says how its pipeline has to be called."""
+RECORD = "efface.json"
+"""The file of an exported folder that holds the edit's record: targets, base, method, arguments and versions, and how
+the pipeline has to be called."""
 KINDS = (
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
@@ -166,7 +167,7 @@ def _open_files(
 
         lay_out_for_amx(pipeline)
     model = adapter(pipeline, name, defaults=defaults, words=words, compute=native)
-    if (file := Path(place.location) / EXPORTED).is_file():
+    if (file := Path(place.location) / RECORD).is_file():
         model.read_own_call(read_object(file).get("call"))
     return model
 

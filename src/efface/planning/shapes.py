@@ -114,9 +114,8 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
-    waiting = (
-        step_peak.steepest if hardened else _count_waiting(trainer, asked) / each
-    )  # an attack reads all rows at once
+    # An attack reads all rows at once.
+    waiting = step_peak.steepest if hardened else _count_waiting(trainer, asked) / each
     return ShapeCost(each, step_peak, waiting, count_bytes(trainer.update.list_params()), drawing)
 
 
