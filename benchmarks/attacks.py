@@ -9,8 +9,6 @@ draws and judges. The number of pictures that it drew is printed beside it. Judg
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from efface.scorers.base import SetScorer
 from efface.suites import make_suite, world
 from efface.suites.world import locate
 
-from .common import describe_machine, format_table, measure_work, time_repeatedly, write
+from .common import describe_flags, describe_machine, format_table, measure_work, time_repeatedly, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class Attacks:
             record = attack(model, self.edit, suite, scorers, Path(folder), made, find_aliases(known), campaign=how)
         tried = [self.measure_speed(t) for t in record.measures if t.condition == "target" and not t.missing]
         judged = self.measure_judging(model, scorers, suite)
-        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        flags = describe_flags(self)
         write(self.out, "attacks", {"stamp": describe_machine(flags=flags), "attacks": tried, "judging": judged})
         for lines in (tried, judged):
             print(format_table(list(lines[0]), [list(line.values()) for line in lines]) + "\n")

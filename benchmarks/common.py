@@ -166,6 +166,11 @@ def format_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(_format_cell(cell) for cell in line) + " |" for line in lines)
 
 
+def describe_flags(program: Any) -> dict[str, Any]:
+    """Writes the flags of a benchmark, a dataclass, in JSON's types."""
+    return json.loads(json.dumps(asdict(program), default=str))
+
+
 def describe_cost(cost: Cost) -> dict[str, Any]:
     """Writes a cost in JSON's types."""
     return asdict(cost)

@@ -11,8 +11,6 @@ which are numbers of fp16. Errors are small late in a training; without a factor
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from torch import Tensor
 
 from efface.training.loss_scale import compute_gradients
 
-from .common import describe_machine, format_table, write
+from .common import describe_flags, describe_machine, format_table, write
 
 WORD_WIDTH = 16
 """Numbers in the embedding of a token."""
@@ -64,7 +62,7 @@ class Cosines:
     def run(self) -> None:
         rows = self.measure()
         print(format_table(list(rows[0]), [list(row.values()) for row in rows]))
-        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        flags = describe_flags(self)
         write(self.out, "cosines", {"stamp": describe_machine(flags=flags), "rows": rows})
 
     def measure(self) -> list[dict[str, float]]:

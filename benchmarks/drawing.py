@@ -9,8 +9,6 @@ runs.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ import tyro
 import efface
 from efface.models.fingerprint import CASTS
 
-from .common import describe_machine, format_table, time_alternately, write
+from .common import describe_flags, describe_machine, format_table, time_alternately, write
 from .sizes import Size, build_pipeline
 
 
@@ -52,7 +50,7 @@ class Drawing:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model, bare = self.open_model(device, self.compile), self.open_model(device, False)
         rows = [self.compare(model, bare.pipeline, n) for n in self.batches]
-        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        flags = describe_flags(self)
         write(self.out, str(self.size), {"stamp": describe_machine(flags=flags), "rows": rows})
         print(format_table(list(rows[0]), [list(row.values()) for row in rows]))
 

@@ -14,7 +14,6 @@ with the machine and the versions.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 import traceback
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from efface.planning.probe_steps import list_tensors
 from efface.training.trainer import Trainer
 
 from .common import (
+    describe_flags,
     describe_machine,
     format_table,
     list_concepts,
@@ -223,7 +223,7 @@ class GPU:
 
     def write(self, lines: list[dict[str, Any]], took: float) -> None:
         """Writes the page, and the same as JSON."""
-        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        flags = describe_flags(self)
         facts = describe_machine(flags=flags)
         write(self.out, "gpu", {"stamp": facts, "rows": lines, "seconds": took})
         titles = list(dict.fromkeys(title for line in lines for title in line))

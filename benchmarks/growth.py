@@ -12,7 +12,6 @@ most bytes of tensors that are alive, beside what the planner estimated. Plots a
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from efface.files import check_file
 from efface.planning.estimating import estimate
 
 from .common import (
+    describe_flags,
     describe_machine,
     format_table,
     list_concepts,
@@ -74,7 +74,7 @@ class Growth:
         for axis in self.only or (*get_args(Axis), *get_args(Work)):
             if axis in get_args(Work):
                 found[axis] = self.measure_work(axis)
-                write(self.out, "growth", {"stamp": describe_machine(flags=self.describe_flags()), "axes": found})
+                write(self.out, "growth", {"stamp": describe_machine(flags=describe_flags(self)), "axes": found})
                 continue
             found[axis] = [point for n in self.points(axis) for point in self.measure_point(axis, n)]
             print(
@@ -82,11 +82,7 @@ class Growth:
             )
             for what in ("seconds", "MB"):
                 self.draw(axis, what, found[axis])
-            write(self.out, "growth", {"stamp": describe_machine(flags=self.describe_flags()), "axes": found})
-
-    def describe_flags(self) -> dict[str, Any]:
-        """Returns the flags in JSON's types."""
-        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+            write(self.out, "growth", {"stamp": describe_machine(flags=describe_flags(self)), "axes": found})
 
     def measure_work(self, axis: Work) -> list[dict[str, Any]]:
         """Measures seconds at each point of an axis of `growth_sizes`, and the power with which they grow."""

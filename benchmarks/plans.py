@@ -11,7 +11,6 @@ stand-in for a GPU of the tests, on a tiny model.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.fingerprint import CASTS
 
-from .common import describe_machine, format_table, write
+from .common import describe_flags, describe_machine, format_table, write
 from .peaks import measure_attack, measure_autoencoder, measure_method
 from .sizes import Size, build_pipeline
 
@@ -78,7 +77,7 @@ class Plans:
         if self.waits and (counted := count_waits()):
             found["waits"] = counted
             print(_format_table(counted))
-        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        flags = describe_flags(self)
         write(self.out, "plans", {"stamp": describe_machine(flags=flags), **found})
 
     def attack(self, name: str, model: Any, size: Size) -> dict[str, Any]:

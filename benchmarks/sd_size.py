@@ -13,7 +13,6 @@ two matrices in the same run. The network of diffusers alone, compiled, is measu
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from efface.training.subsets import select
 
 from .common import (
     count_network,
+    describe_flags,
     describe_machine,
     format_table,
     list_concepts,
@@ -109,7 +109,7 @@ class SDSize:
         peak = measure_matmul_peak(device, CASTS[self.dtype])
         rows = [self.measure_case(name, device, peak) for name in self.methods or ("esd", "eap", "erasediff", "uce")]
         beside = self.measure_beside(device) if self.bare else {}
-        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        flags = describe_flags(self)
         write(
             self.out,
             f"{self.size}-{self.pixels}",

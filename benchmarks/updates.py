@@ -12,7 +12,6 @@ bound of a paired loss is at most three points, which needs several targets.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -32,7 +31,17 @@ from efface.edits.provenance import describe_run
 from efface.functional.rates import bootstrap, cluster_means
 from efface.methods.states import build_remain_pictures, choose_labels
 
-from .common import Cost, describe_cost, describe_machine, format_table, list_weights, measure_peak, measure_work, write
+from .common import (
+    Cost,
+    describe_cost,
+    describe_flags,
+    describe_machine,
+    format_table,
+    list_weights,
+    measure_peak,
+    measure_work,
+    write,
+)
 from .plain import PAPERS, REFERENCES, Asked
 
 METRICS = ("esr1/target", "psr1/neighbour", "psr1/unseen")
@@ -96,7 +105,7 @@ class Updates:
                 row = self.compare(name, target, seed)
                 rows.append(row)
                 print(_format_lines([row]), flush=True)
-                write(self.out, "updates", {"stamp": describe_machine(flags=_drop_types(self)), "rows": rows})
+                write(self.out, "updates", {"stamp": describe_machine(flags=describe_flags(self)), "rows": rows})
         print(_format_lines(rows))
         if self.quality:
             print(_measure_quality(rows))
@@ -253,10 +262,6 @@ def _measure_quality(rows: Sequence[Mapping[str, Any]]) -> str:
                 verdict = "worse"
             lines.append((name, metric, len(losses), f"{100 * mean:.1f} {bounds}", verdict))
     return format_table(("method", "rate", "targets", "loss in points, plain - ours", "verdict"), lines)
-
-
-def _drop_types(flags: Updates) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(flags), default=str))
 
 
 if __name__ == "__main__":
