@@ -11,18 +11,17 @@ import torch
 from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
-from efface.training.config import TrainConfig
 from efface.training.interfaces import Context, Source, States, Step, Term
 from efface.training.objectives.denoising import Denoising
 from efface.training.objectives.wrong_noise import WrongNoise
 from efface.training.preservation.adversarial import Adversarial
 from efface.training.preservation.anchoring import Retained
 from efface.training.preservation.prompts import FixedPrompts
-from efface.training.updates.dense import Dense
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
+from term_fixtures import build_context, build_step
 from tiny import WORDS, tiny_pipeline
 
-CAT = Erasure(("cat",))
+BOTH = Erasure(("cat", "dog"))
 
 
 class Drawn(Source):
@@ -33,17 +32,6 @@ class Drawn(Source):
         return States(x, torch.full((len(prompts),), 500), {})
 
 
-def build_context(model: Any, update: Dense, batch: int = 2) -> Context:
-    config = TrainConfig(steps=1, batch=batch, draw_steps=4, templates=("{}",))
-    context = Context(model, CAT, config, update, model.encode([""]), method="the test")
-    update.prepare(context)
-    return context
-
-
-def make_step(context: Context) -> Step:
-    return Step(0, context.update, torch.Generator().manual_seed(0), [0, 0], [0, 0], [0, 1], [0, 0])
-
-
 @pytest.mark.parametrize(
     ("term", "message"),
     [
@@ -52,10 +40,10 @@ def make_step(context: Context) -> Step:
     ],
 )
 def test_terms_that_learn_an_added_noise_refuse_states_without_one(eps_model: Any, term: Term, message: str) -> None:
-    context = build_context(eps_model, Dense("xattn", 1e-3))
+    context = build_context(eps_model, BOTH)
     term.prepare(context)
     with pytest.raises(ValueError, match=message):
-        term.build_queries(context, make_step(context))
+        term.build_queries(context, build_step(context))
 
 
 def test_what_preserves_nothing_is_refused() -> None:
@@ -70,14 +58,13 @@ def test_a_search_by_score_refuses_a_batch_that_has_no_two_words_to_compare(eps_
     how = SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=1, gradient="score")
     term = Adversarial(Drawn(), VocabularySearch(Vocabulary(WORDS), how), "eps")
     with pytest.raises(ValueError, match="give a batch of at least 2, got 1"):
-        term.prepare(build_context(eps_model, Dense("xattn", 1e-3), batch=1))
+        term.prepare(build_context(eps_model, BOTH, batch=1))
 
 
 def test_in_half_precision_the_network_uses_the_rounded_fp32_copies_after_every_step_and_after_a_resume() -> None:
     """Changes that are smaller than the rounding of bf16 add up in the copies."""
     model = StableDiffusion(tiny_pipeline().to(torch.bfloat16), "tiny", words=WORDS)
-    update = Dense("xattn", 1e-5)
-    build_context(model, update)
+    update: Any = build_context(model, BOTH, lr=1e-5).update
     leaves, masters = update.list_params(), update.list_optimised()
     assert {leaf.dtype for leaf in leaves} == {torch.bfloat16} and {m.dtype for m in masters} == {torch.float32}
     start = [master.detach().clone() for master in masters]
@@ -87,8 +74,8 @@ def test_in_half_precision_the_network_uses_the_rounded_fp32_copies_after_every_
     for before, master in zip(start, masters, strict=True):
         assert torch.allclose(before - master, torch.full_like(master, 3e-5), rtol=0.02)
 
-    other = Dense("xattn", 1e-5)
-    build_context(StableDiffusion(tiny_pipeline().to(torch.bfloat16), "tiny", words=WORDS), other)
+    again = StableDiffusion(tiny_pipeline().to(torch.bfloat16), "tiny", words=WORDS)
+    other: Any = build_context(again, BOTH, lr=1e-5).update
     other.step([-torch.ones_like(leaf) for leaf in other.list_params()])
     other.load_state_dict(update.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(other.list_optimised(), masters, strict=True))
@@ -96,6 +83,5 @@ def test_in_half_precision_the_network_uses_the_rounded_fp32_copies_after_every_
 
 
 def test_in_fp32_the_network_uses_the_copies_themselves(eps_model: Any) -> None:
-    update = Dense("xattn", 1e-3)
-    build_context(eps_model, update)
+    update: Any = build_context(eps_model, BOTH).update
     assert all(leaf is master for leaf, master in zip(update.list_params(), update.list_optimised(), strict=True))

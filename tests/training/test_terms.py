@@ -29,10 +29,10 @@ from efface.training.preservation.adversarial import Adversarial
 from efface.training.preservation.anchoring import Anchoring, Retained
 from efface.training.preservation.prompts import FixedPrompts
 from efface.training.preservation.unconditional import Unconditional
-from efface.training.updates.dense import Dense
 from efface.training.updates.mask import KeepWeights, Mask
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from oracle import compute_grad
+from term_fixtures import build_context, build_step
 from tiny import WORDS
 from tiny_ddpm import tiny_ddpm
 
@@ -51,19 +51,6 @@ class Noted(Source):
         self.asked.append(list(prompts))
         x = torch.zeros(len(prompts), *context.model.latent_shape)
         return States(x, torch.full((len(prompts),), 500), {"noise": x, "x0": x})
-
-
-def context_of(model: Any, erasure: Erasure, selection: str = "xattn", batch: int = 2) -> Context:
-    update = Dense(selection, 1e-3)
-    config = TrainConfig(steps=1, batch=batch, draw_steps=4, templates=("{}", "a {}"))
-    context = Context(model, erasure, config, update, model.encode([""]), method="the test")
-    update.prepare(context)
-    return context
-
-
-def step_of(context: Context, learner: Any = None, seed: int = 0) -> Step:
-    rng = torch.Generator().manual_seed(seed)
-    return Step(0, learner or context.update, rng, [0, 1], [1, 0], [0, 1], [0, 1])
 
 
 def search_of(**more: Any) -> VocabularySearch:
@@ -102,20 +89,20 @@ MAKES: dict[str, tuple[Callable[[Source], Term], list[str], Sequence[str]]] = {
 def test_a_term_announces_its_prompts_and_asks_for_its_rows_in_the_updates_steps(eps_model, name):
     make, announced, rows = MAKES[name]
     source = Noted()
-    term, context = make(source), context_of(eps_model, BOTH)
+    term, context = make(source), build_context(eps_model, BOTH)
     term.prepare(context)
     assert source.expected == announced
-    assert term.build_queries(context, step_of(context, search_of())) is None
+    assert term.build_queries(context, build_step(context, search_of())) is None
     assert not source.asked
-    assert term.build_queries(context, step_of(context))
+    assert term.build_queries(context, build_step(context))
     (asked,) = source.asked
     assert asked == rows if rows is OURS else set(asked) <= set(rows)
 
 
 @pytest.mark.parametrize("teacher", ["frozen", "student"])
 def test_for_the_anchor_the_base_predicts_or_the_student(eps_model, teacher):
-    context = context_of(eps_model, BOTH)
-    queries = Anchor(Noted(), "eps", teacher=teacher).build_queries(context, step_of(context))
+    context = build_context(eps_model, BOTH)
+    queries = Anchor(Noted(), "eps", teacher=teacher).build_queries(context, build_step(context))
     assert queries is not None
     assert queries["student"].role == "student"
     assert queries["anchor"].role == {"frozen": "teacher", "student": "student"}[teacher]
@@ -125,8 +112,8 @@ def test_for_the_anchor_the_base_predicts_or_the_student(eps_model, teacher):
 @pytest.mark.parametrize("anchor", ["car", ""])
 def test_gem_pulls_to_the_anchor_or_to_the_empty_prompt_and_away_from_the_target(eps_model, anchor):
     """mean over rows of relu(|s - a|^2 - eta |s - t|^2), by loops."""
-    context, term = context_of(eps_model, Erasure(("cat", "dog"), anchor=anchor)), GEM(Noted(), 0.8, "eps")
-    queries = term.build_queries(context, step_of(context))
+    context, term = build_context(eps_model, Erasure(("cat", "dog"), anchor=anchor)), GEM(Noted(), 0.8, "eps")
+    queries = term.build_queries(context, build_step(context))
     assert queries is not None
     assert {key: query.role for key, query in queries.items()} == {
         "student": "student",
@@ -151,28 +138,28 @@ def test_gem_pulls_to_the_anchor_or_to_the_empty_prompt_and_away_from_the_target
 def test_adaptive_anchors_and_their_preservation_search_the_same_words(eps_model):
     source, held, search = Noted(), Noted(), search_of()
     erase, keep = AdaptiveAnchor(source, search, 1.0, "eps"), Adversarial(held, search, "eps")
-    context = context_of(eps_model, BOTH)
+    context = build_context(eps_model, BOTH)
     for term in (keep, erase):
         term.prepare(context)
     assert source.expected == ALL
     candidates = {form.format(word) for words in search.lists for word in words for form in ("{}", "a {}")}
     assert set(held.expected) == candidates
     assert keep.list_searches() == (search,)
-    assert erase.build_queries(context, step_of(context, search)) is None
-    assert erase.build_queries(context, step_of(context)) and source.asked == [OURS]
+    assert erase.build_queries(context, build_step(context, search)) is None
+    assert erase.build_queries(context, build_step(context)) and source.asked == [OURS]
     # The search takes steps too, in which what is preserved is what it maximises; another learner's are not its own.
     for learner in (context.update, search):
-        assert keep.build_queries(context, step_of(context, learner))
-    assert keep.build_queries(context, step_of(context, search_of())) is None
+        assert keep.build_queries(context, build_step(context, learner))
+    assert keep.build_queries(context, build_step(context, search_of())) is None
     assert Adversarial(held, search_of(steps_per_round=0), "eps").list_searches() == ()
 
 
 def test_by_score_the_search_makes_words_of_a_larger_loss_likelier(eps_model):
     """Of two rows with errors a and b, the logits get (a - b) / 2 times the gradient of the first log-probability."""
     search = search_of(gradient="score")
-    term, context = Adversarial(Noted(), search, "eps"), context_of(eps_model, BOTH)
+    term, context = Adversarial(Noted(), search, "eps"), build_context(eps_model, BOTH)
     term.prepare(context)
-    queries = term.build_queries(context, step_of(context, search))
+    queries = term.build_queries(context, build_step(context, search))
     assert queries is not None and search.last is not None
     assert not queries["student"].cond.tokens.requires_grad
     replies = {key: torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(len(key))) for key in queries}
@@ -190,11 +177,11 @@ def test_by_score_the_search_makes_words_of_a_larger_loss_likelier(eps_model):
 
 
 def test_compositions_draw_under_what_brings_the_target_back_in_the_updates_steps(eps_model):
-    source, context = Noted(), context_of(eps_model, BOTH)
+    source, context = Noted(), build_context(eps_model, BOTH)
     negatives = [{f"{t} #{k}": eps_model.encode([t]) for k in range(3)} for t in BOTH.targets]
     term = Composition(source, negatives, [["car"], ["rose", "lion"]], 1.0, 1.0, "eps")
-    assert term.build_queries(context, step_of(context, search_of())) is None
-    asked = [term.build_queries(context, step_of(context, seed=seed)) for seed in range(40)]
+    assert term.build_queries(context, build_step(context, search_of())) is None
+    asked = [term.build_queries(context, build_step(context, seed=seed)) for seed in range(40)]
     assert {one for one, _ in source.asked} == set(negatives[0]) and {two for _, two in source.asked} == set(
         negatives[1]
     )
@@ -216,16 +203,16 @@ def test_a_cost_has_no_predictions_and_counts_in_the_updates_steps(eps_model):
     update.prepare(context)
     term = KeepWeights(0.5)
     term.prepare(context)
-    assert term.build_queries(context, step_of(context)) == {}
-    assert term.build_queries(context, step_of(context, search_of())) is None
+    assert term.build_queries(context, build_step(context)) == {}
+    assert term.build_queries(context, build_step(context, search_of())) is None
     with pytest.raises(ValueError, match="keeping weights is a cost of pruning"):
-        term.prepare(context_of(eps_model, BOTH))
+        term.prepare(build_context(eps_model, BOTH))
 
 
 def test_each_word_of_a_long_vocabulary_has_a_chance_of_its_own(eps_model):
     """More words than are encoded at once: proportional to 1 - cos of the flattened embeddings, for each target."""
     words = ["".join(pair) for pair in product("bdfghjklmnpqrtvwxyz", "bdfghjklmnpqrtvwxyz" + "aeiou")][:400]
-    term, context = Anchoring(Noted(), ["cats", *words], 1, "eps"), context_of(eps_model, BOTH)
+    term, context = Anchoring(Noted(), ["cats", *words], 1, "eps"), build_context(eps_model, BOTH)
     term.prepare(context)
     assert list(term.words) == words
     assert term.chance.shape == (2, 400)
@@ -239,10 +226,10 @@ def test_each_word_of_a_long_vocabulary_has_a_chance_of_its_own(eps_model):
 def test_anchoring_needs_words_that_differ_and_embeddings_to_scale(eps_model, monkeypatch):
     term = Anchoring(Noted(), ["rose", "lion"], 1, "eps")
     with pytest.raises(ValueError, match="reads no text; anchoring scales the embeddings of words"):
-        term.prepare(context_of(tiny_ddpm(), Erasure(("cat",)), "full"))
+        term.prepare(build_context(tiny_ddpm(), Erasure(("cat",)), "full"))
     with pytest.raises(ValueError, match="the test trains a text encoder, and anchoring keeps scaled embeddings"):
-        term.prepare(context_of(eps_model, BOTH, r"text_encoder\..*"))
-    context, encode = context_of(eps_model, BOTH), StableDiffusion.encode
+        term.prepare(build_context(eps_model, BOTH, r"text_encoder\..*"))
+    context, encode = build_context(eps_model, BOTH), StableDiffusion.encode
     alike = {"rose": "dog", "lion": "dog"}
     monkeypatch.setattr(eps_model, "encode", lambda texts: encode(eps_model, [alike.get(text, text) for text in texts]))
     # Both words are encoded as the second target is, so that it has no word left.
