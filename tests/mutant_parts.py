@@ -23,7 +23,7 @@ class Part:
 AXES = ("objectives", "preservation", "states", "balance", "updates")
 OF_AXES = (
     *("objectives", "constrained", "lowrank", "mask", "pictures", "salient", "trajectories", "trajectory_cache"),
-    *("vocabulary_search", "states", "terms", "term_limits", "attention"),
+    *("vocabulary_search", "states", "terms", "term_limits", "attention", "saliency"),
 )
 OF_AXES_TOO = ("spm", "mace", "stereo", "advunlearn", "attack_in_the_loop", "ac", "abo")
 METHODS = sorted((Path(__file__).parent.parent / "src" / "efface" / "methods").glob("*.py"))

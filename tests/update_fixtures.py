@@ -14,10 +14,10 @@ from oracle import Fixed, OracleModel, build_stirred, build_trainer
 from tiny import tiny_model
 
 
-def build_small_trainer(update: Update, *more, model: OracleModel | None = None) -> Trainer:
+def build_small_trainer(update: Update, *more, model: OracleModel | None = None, seed: int = 0) -> Trainer:
     model = model or build_stirred()
     return build_trainer(
-        model, [NegativeGuidance(Fixed(model.sample_states(32)), 1.0, "eps"), *more], update=update, batch=32
+        model, [NegativeGuidance(Fixed(model.sample_states(32)), 1.0, "eps"), *more], update=update, batch=32, seed=seed
     )
 
 

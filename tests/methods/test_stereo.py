@@ -53,7 +53,7 @@ def build_trainer(
         bench.encode_prompts(i) | {f"{name} #1": bench.encode_word(word)} for i, name in enumerate(("cat", "dog"))
     ]
     conds = {name: cond for each in negatives for name, cond in each.items()}
-    around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else [[], []]
+    around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else ()
     term = Composition(Conditions(conds, 3, 3.0, 2), negatives, around, pull, push, "eps")
     config = TrainConfig(steps=QUICK.steps, batch=6, draw_steps=QUICK.draw_steps)
     trainer = Trainer(

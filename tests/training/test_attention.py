@@ -80,9 +80,9 @@ def test_rows_take_their_timesteps_independently():
     assert moved.known.keys() == {"x0"} and moved.known["x0"] is x0
 
 
-def ask(model: StableDiffusion, term: Attention) -> Query:
+def ask(model: StableDiffusion, term: Attention, templates: tuple[str, str] = ("{}", "a {}")) -> Query:
     update = LowRank("xattn-strict", 1e-3, 1)
-    config = TrainConfig(steps=1, batch=2, draw_steps=4, templates=("{}", "a {}"))
+    config = TrainConfig(steps=1, batch=2, draw_steps=4, templates=templates)
     context = Context(model, Erasure(("cat", "red dog")), config, update, model.encode([""]))
     update.prepare(context)
     step = Step(0, update, torch.Generator().manual_seed(0), [0, 1], [0, 1], [0, 1], [0, 1])
@@ -107,6 +107,13 @@ def test_the_terms_mask_is_the_teachers_and_as_wide_as_its_pictures(eps_model, e
     mask = query.states.known["mask"]
     assert mask.shape == (2, 1, 4, 8) and 0 < mask.mean() < 1
     assert torch.equal(mask, locate_words(maps.values(), query.cond.tensors[OWN], (4, 8), 0.3))
+
+
+def test_a_prompt_that_is_cut_off_has_one_end_token(eps_model):
+    """Its last; all 8 places of the text are taken, and the target's words are before the cut."""
+    with pytest.warns(UserWarning, match="1 prompt exceeds 8 tokens"):
+        query = ask(eps_model, Attention(Fixed(wide_states()), 0.3, True, None), ("{} a a a a a a a a", "a {}"))
+    assert query.cond.tensors[AND_ENDS].tolist()[0] == [0, 1, 0, 0, 0, 0, 0, 1]
 
 
 def test_what_a_segmenter_finds_is_above_the_threshold_and_nothing_is_told(eps_model):

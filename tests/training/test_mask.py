@@ -81,6 +81,28 @@ def test_samples_stay_within_a_step_and_change_with_the_next():
     assert (one == 1).any()
 
 
+def test_a_step_draws_its_samples_from_the_seed_and_the_number_of_steps_before_it():
+    """So that an edit can be trained again, bit for bit, by any later version."""
+    trainer = build_small_trainer(Mask("head", 0.1, "hard-concrete", tau=0.5, start=0.3), seed=3)
+    for taken in range(3):
+        (logits,) = trainer.update.logits
+        u = torch.rand(logits.shape, generator=torch.Generator().manual_seed(3 * 1_000_003 + taken)).clamp(min=1e-6)
+        soft = torch.sigmoid(((u / (1 - u)).log() + logits.detach()) / 0.5)
+        wanted = (1.2 * soft - 0.1).clamp(0, 1)  # stretched to [-0.1, 1.1] and cut
+        assert torch.allclose(trainer.update.relax()[0], wanted, atol=1e-5)
+        assert trainer.update.state_dict()["taken"].item() == taken
+        play(trainer, 1)
+
+
+def test_pruned_weights_are_filled_from_the_seed_alone():
+    """In the order of the names, of the spread of each tensor; so by any later version too."""
+    trainer = build_small_trainer(Mask("head", 0.1, sparsity=0.25, fill=0.5), seed=3)
+    weight, (mask,) = trainer.model.weights["unet.head.weight"], binarise(trainer.update.logits, 0.25)
+    noise = torch.randn(int((~mask).sum()), generator=torch.Generator().manual_seed(0x5EED + 3))
+    filled = trainer.update.compute_deltas()["unet.head.weight:fill"]
+    assert torch.allclose(filled.float(), noise * 0.5 * weight.std(), rtol=1e-2, atol=1e-4)
+
+
 @pytest.mark.parametrize("sparsity", [0.0, 0.013, 0.25])
 @pytest.mark.parametrize("fill", [0.0, 0.5])
 def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
@@ -123,17 +145,19 @@ def test_bound_and_payload_are_one_when_the_mask_is_binary():
         assert torch.equal(trainer.model.weights["unet.head.weight"], student)
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.5])
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_the_cost_is_the_share_pruned(relaxation):
+def test_the_cost_is_the_share_pruned(relaxation, tau):
     """Alone, and with a slope that brings weights back."""
-    trainer = build_small_trainer(Mask("head", 0.3, relaxation, start=1.0), KeepWeights(0.2))
+    trainer = build_small_trainer(Mask("head", 0.3, relaxation, tau=tau, start=1.0), KeepWeights(0.2))
     with trainer.compute_losses(trainer.make_auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "cost"}
         (grad,) = torch.autograd.grad(losses["cost"], trainer.update.list_params())
         cost = losses["cost"].item()
     assert (grad < 0).all()
-    # sigmoid(1), and for hard-concrete sigmoid(1 - log(0.1 / 1.1)): the share that is not 0.
-    kept = 1 / (1 + math.exp(-1) * (1 if relaxation == "straight-through" else 0.1 / 1.1))
+    # sigmoid(1 / tau), and for hard-concrete sigmoid(1 - tau log(0.1 / 1.1)): the share that is not 0.
+    odds = math.exp(-1 / tau) if relaxation == "straight-through" else math.exp(-1) * (0.1 / 1.1) ** tau
+    kept = 1 / (1 + odds)
     assert cost == pytest.approx(0.2 * (1 - kept), rel=1e-4)
     with pytest.raises(ValueError, match="keeping weights is a cost of pruning"):
         build_small_trainer(Dense("head", 0.1), KeepWeights(0.2))

@@ -19,7 +19,7 @@ from efface.training.interfaces import Context, MemoryFootprint, Source, States,
 from efface.training.states import trajectories
 from efface.training.states.conditions import Conditions
 from efface.training.states.early import Early
-from efface.training.states.pictures import ANY, Pictures
+from efface.training.states.pictures import ANY, Pictures, encode_by_caption
 from efface.training.states.shared import Shared
 from efface.training.states.trajectories import Frozen, Refreshed, Student
 from efface.training.updates.dense import Dense
@@ -167,6 +167,68 @@ def test_processes_draw_batches_in_turn_and_a_spare_one_draws_the_last_again(eps
     assert all(torch.equal(tokens, eps_model.encode(each).tokens) for tokens, each in zip(drawn, words, strict=True))
 
 
+def test_a_recording_that_the_model_keeps_is_not_drawn_again(eps_model, monkeypatch):
+    eps_model.draw_batch = 1
+    context, sample, drawn = build_context(eps_model, draw_steps=2), eps_model.sample, []
+    monkeypatch.setattr(eps_model, "sample", lambda c, *a, **how: (drawn.append(c.tokens), sample(c, *a, **how))[1])
+    for words in (["cat"], ["cat", "dog"], ["dog", "car", "cat"]):
+        source = Frozen(2, 3.0, 1)
+        source.expect(words)
+        source.sample_states(context, step_of(context, [1]), words[:1], context.uncond)
+    assert [eps_model.encode([word]).tokens.tolist() for word in ("cat", "dog", "car")] == [d.tolist() for d in drawn]
+
+
+@pytest.mark.parametrize(("processes", "at_once"), [(1, 4), (2, 3), (5, 1)])
+def test_recordings_of_the_student_are_shared_out_among_processes(eps_model, monkeypatch, processes, at_once):
+    """Five trajectories, four at most at once: each process draws an equal part, rounded up."""
+    eps_model.draw_batch, drawn = 4, []
+    context, sample = build_context(eps_model, draw_steps=2), eps_model.sample
+    group = SimpleNamespace(rank=0, size=processes, all_gather_draws=lambda draw: [draw] * processes)
+    monkeypatch.setattr(trajectories, "find_process_group", lambda: group)
+    monkeypatch.setattr(eps_model, "sample", lambda c, *a, **how: (drawn.append(len(c)), sample(c, *a, **how))[1])
+    source, words = Refreshed(2, 3.0, 1, refresh=1), ["cat", "dog", "car", "rose", "lion"]
+    source.expect(words)
+    source.sample_states(context, replace(step_of(context, [0]), index=1), ["lion"], context.uncond)
+    assert set(drawn) == {at_once} and len(source.found) == 5
+
+
+@pytest.mark.parametrize(("points", "recorded"), [([2], False), ([2, 2], False), ([1, 2], True)])
+def test_the_students_way_is_recorded_only_where_rows_leave_it_at_different_points(
+    eps_model, monkeypatch, points, recorded
+):
+    context, sample, asked = build_context(eps_model, draw_steps=3), eps_model.sample, []
+    monkeypatch.setattr(eps_model, "sample", lambda *a, **how: (asked.append(how["record"]), sample(*a, **how))[1])
+    Student(3, 3.0).sample_states(context, step_of(context, points), ["cat"] * len(points), eps_model.encode(["cat"]))
+    assert asked == [recorded]
+
+
+def test_recordings_under_one_rescaled_guidance_are_not_those_under_another(eps_model):
+    context, source = build_context(eps_model, draw_steps=2), Frozen(2, 3.0, 1)
+    found = []
+    for rescale in (0.0, 0.5, 0.7, 0.5):
+        eps_model.guidance_rescale, source.found = rescale, {}
+        source.sample_states(context, step_of(context, [1]), ["cat"], context.uncond)
+        found.append(source.found["cat", 2**40])
+    assert len(set(found)) == 3 and found[1] == found[3]
+
+
+def test_the_expected_pictures_are_drawn_together_with_one_that_nobody_announced(eps_model, monkeypatch):
+    context, sample, drawn = build_context(eps_model, draw_steps=2), eps_model.sample, []
+    monkeypatch.setattr(eps_model, "sample", lambda c, *a, **how: (drawn.append(len(c)), sample(c, *a, **how))[1])
+    eps_model.draw_batch, source, words = 8, Pictures(1, 2, 3.0), ["dog", "rose"]
+    source.expect(["cat", "dog"])
+    source.sample_states(context, step_of(context, [1, 1]), words, eps_model.encode(words))
+    assert drawn == [3] and source.store.keys() == {"cat", "dog", "rose"}
+
+
+def test_few_pictures_are_encoded_at_once_and_all_keep_their_places():
+    model, sizes = SimpleNamespace(encode_pictures=lambda part: (sizes.append(len(part)), part * 2)[1]), []
+    pictures = {"cat": torch.arange(70.0).view(70, 1, 1, 1), "dog": torch.ones(2, 1, 1, 1)}
+    found: dict[str, torch.Tensor] = encode_by_caption(model, pictures)  # type: ignore[arg-type]
+    assert sizes == [32, 32, 6, 2]
+    assert found.keys() == pictures.keys() and all(torch.equal(found[key], 2 * pictures[key]) for key in found)
+
+
 def test_no_two_kinds_of_states_start_from_the_same_noise(eps_model, monkeypatch):
     """Each kind has a range of seeds above those of evaluations, and other trainings and drawings have other seeds."""
     drawn: list[int] = []
@@ -189,6 +251,8 @@ def test_no_two_kinds_of_states_start_from_the_same_noise(eps_model, monkeypatch
             drawn.clear()
             source.sample_states(context, replace(step_of(context, [1]), index=index), ["cat"], cond)
             assert len(drawn) == len(set(drawn)) == 3
+            # An edit that is trained again, by any later version, starts from the same noise.
+            assert min(drawn) == 2**exponent + seed * 1_000_003 + (3 * index if exponent == 40 else 0)
             assert all(2**exponent <= each < 2 ** (exponent + 1) for each in drawn)
             found.append(set(drawn))
         assert not found[0] & found[1]

@@ -61,6 +61,23 @@ def test_a_search_by_score_refuses_a_batch_that_has_no_two_words_to_compare(eps_
         term.prepare(build_context(eps_model, BOTH, batch=1))
 
 
+def test_where_the_text_encoder_is_trained_a_search_needs_single_words_and_no_gradient(eps_model: Any) -> None:
+    """A search by score has none, and neither has one that takes no steps; a mixture of words can't be encoded anew."""
+    context = build_context(eps_model, BOTH, r"text_encoder\..*")
+    for hard, gradient, steps, fits in (
+        *((True, "score", 1, True), (True, "score", 0, True), (True, "straight-through", 0, True)),
+        *((True, "straight-through", 1, False), (False, "straight-through", 0, False)),
+    ):
+        how: Any = {"gradient": gradient, "steps_per_round": steps}
+        search = VocabularySearch(Vocabulary(WORDS), SearchConfig(lr=1e-2, temperature=1.0, hard=hard, **how))
+        term = Adversarial(Drawn(), search, "eps")
+        if fits:
+            term.prepare(context)
+            continue
+        with pytest.raises(ValueError, match="the test trains a text encoder, so that words are encoded anew"):
+            term.prepare(context)
+
+
 def test_in_half_precision_the_network_uses_the_rounded_fp32_copies_after_every_step_and_after_a_resume() -> None:
     """Changes that are smaller than the rounding of bf16 add up in the copies."""
     model = StableDiffusion(tiny_pipeline().to(torch.bfloat16), "tiny", words=WORDS)

@@ -43,12 +43,14 @@ class Noted(Source):
     def __init__(self) -> None:
         self.expected: list[str] = []
         self.asked: list[list[str]] = []
+        self.steps: list[Step] = []
 
     def expect(self, prompts: Sequence[str]) -> None:
         self.expected.extend(prompts)
 
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         self.asked.append(list(prompts))
+        self.steps.append(step)
         x = torch.zeros(len(prompts), *context.model.latent_shape)
         return States(x, torch.full((len(prompts),), 500), {"noise": x, "x0": x})
 
@@ -99,14 +101,18 @@ def test_a_term_announces_its_prompts_and_asks_for_its_rows_in_the_updates_steps
     assert asked == rows if rows is OURS else set(asked) <= set(rows)
 
 
+@pytest.mark.parametrize("anchor", ["car", ""])
 @pytest.mark.parametrize("teacher", ["frozen", "student"])
-def test_for_the_anchor_the_base_predicts_or_the_student(eps_model, teacher):
-    context = build_context(eps_model, BOTH)
+def test_for_the_anchor_the_base_predicts_or_the_student(eps_model, teacher, anchor):
+    context = build_context(eps_model, Erasure(("cat", "dog"), anchor=anchor))
     queries = Anchor(Noted(), "eps", teacher=teacher).build_queries(context, build_step(context))
     assert queries is not None
     assert queries["student"].role == "student"
     assert queries["anchor"].role == {"frozen": "teacher", "student": "student"}[teacher]
-    assert torch.equal(queries["anchor"].cond.tokens, eps_model.encode(["a car", "car"]).tokens)
+    goal = ["a car", "car"] if anchor else ["", ""]
+    assert torch.equal(queries["anchor"].cond.tokens, eps_model.encode(goal).tokens)
+    if teacher == "frozen":  # what a source of the target's states knows of the empty prompt, and of no other anchor
+        assert queries["anchor"].known == ("" if anchor else "eps_0")
 
 
 @pytest.mark.parametrize("anchor", ["car", ""])
@@ -240,6 +246,18 @@ def test_anchoring_needs_words_that_differ_and_embeddings_to_scale(eps_model, mo
     assert (term.chance > 0).tolist() == [[True, False], [False, True]]
 
 
+def test_rows_that_retain_words_are_of_no_target(eps_model):
+    """They choose a start noise and a point of the trajectory, and as targets and templates the first."""
+    source, context = Noted(), build_context(eps_model, BOTH)
+    term = Retained(source, ["rose"], "a {}", 40, "eps")
+    term.prepare(context)
+    assert term.build_queries(context, build_step(context))
+    (step,) = source.steps
+    assert list(step.targets) == list(step.templates) == [0] * 40
+    assert set(step.points) == {0, 1, 2, 3} and len(set(step.noise)) == 40
+    assert all(0 <= each < 2**31 for each in step.noise) and max(step.noise) > 2**30
+
+
 def test_an_attack_goes_on_from_a_checkpoint_whatever_its_step():
     for index in (0, 1, 2, 7):
         latest = Latest()
@@ -251,3 +269,22 @@ def test_an_attack_goes_on_from_a_checkpoint_whatever_its_step():
         after = latest.get_before(index + 1)
         assert after is not None and torch.equal(after, torch.zeros(2, 1, 3))
     assert Latest().state_dict() == {} and Latest().get_before(0) is None
+    attacked = [Attacked(Noted(), 1.0, "eps", PREFIX) for _ in range(2)]
+    attacked[0].latest.found = torch.full((2, 1, 3), 5.0)
+    attacked[1].load_state_dict(attacked[0].state_dict())
+    assert torch.equal(attacked[1].state_dict()["found"], torch.full((2, 1, 3), 5.0))
+
+
+def test_the_error_of_an_attack_is_the_mean_square_of_each_row(eps_model):
+    """Between the prediction for the hardened prompt and the teacher's for the prompt alone, by loops."""
+    term, context = Attacked(Noted(), 1.0, "eps", PREFIX), build_context(eps_model, BOTH)
+    rng = torch.Generator().manual_seed(0)
+    x, known = (torch.randn(2, *eps_model.latent_shape, generator=rng) for _ in range(2))
+    prefix = torch.randn(2, 1, eps_model.get_embedding_table().shape[1], generator=rng)
+    states = States(x, torch.tensor([300, 600]), {"eps_c": known})
+    with torch.no_grad():
+        found = term.compute_error(context, states, OURS, prefix).tolist()
+        said = eps_model.predict(x, states.t, eps_model.encode_with_grad(OURS, prefix))[0]
+    for row, one, other in zip(found, said, known, strict=True):
+        squares = [(a - b) ** 2 for a, b in zip(one.flatten().tolist(), other.flatten().tolist(), strict=True)]
+        assert row == pytest.approx(sum(squares) / len(squares), rel=1e-4)

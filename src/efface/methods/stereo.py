@@ -43,6 +43,7 @@ from ..models.cond import Cond
 from ..training.balance.sum import Sum
 from ..training.config import TrainConfig
 from ..training.objectives.composition import Composition
+from ..training.seeds import APART, find_first_seed
 from ..training.states.conditions import Conditions
 from ..training.states.trajectories import Student
 from ..training.subsets import select
@@ -214,7 +215,7 @@ class Bench:
         source = Student(how.draw_steps, how.guidance)
         if how.source == "frozen":
             source = Conditions(named, how.draw_steps, how.guidance, how.paths)
-        anchors = [[a.format(target) for a in how.contexts] if last else [] for target in erasure.targets]
+        anchors = [[a.format(target) for a in how.contexts] for target in erasure.targets if last and how.contexts]
         trainer = Trainer(
             self.model,
             erasure,
@@ -264,7 +265,7 @@ class Bench:
     def _draw_pictures(self, i: int) -> Tensor:
         """Latents [pictures, c, h, w] of the i-th target as the base draws it."""
         how, conds = self.how, Cond.cat(list(self.encode_prompts(i).values()))
-        first, size = 2**43 + how.seed * 1_000_003, self.model.drawn_together
+        first, size = find_first_seed("stereo", how.seed), self.model.drawn_together
         drawn = [
             self.model.sample(
                 conds[[k % len(conds) for k in part]],
@@ -284,7 +285,7 @@ class Bench:
         start = model.embed(model.tokenize([how.start_word])[:, 1]).detach().float()
         word = RowwiseAdam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
-            rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            rng = torch.Generator().manual_seed(seed * APART + step)
             rows = torch.randint(len(pictures), (how.batch,), generator=rng)
             x0 = pictures[rows.to(pictures.device, non_blocking=True)]
 

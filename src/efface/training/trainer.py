@@ -30,6 +30,7 @@ from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step,
 from .loss_log import LossLog
 from .loss_scale import LossScale, compute_gradients
 from .predictor import Predictor
+from .seeds import APART, NOISE_SEEDS
 
 SAVE_EVERY = 25
 """Number of steps after which the state is saved, in the checkpoint if there is one, and as the last good Edit."""
@@ -158,9 +159,9 @@ class Trainer:
         The choices depend on the seed, the index and the stream alone. Steps of the schedule have stream 0; another
         stream gives other choices at the same index.
         """
-        rng = torch.Generator().manual_seed((self.config.seed * 1_000_003 + index) * 1_009 + stream)
+        rng = torch.Generator().manual_seed((self.config.seed * APART + index) * 1_009 + stream)
         n = self.config.batch
-        bounds = (len(self.erasure.targets), len(self.config.templates), 2**31, self.config.draw_steps)
+        bounds = (len(self.erasure.targets), len(self.config.templates), NOISE_SEEDS, self.config.draw_steps)
         choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
         per_round = sum(each.steps_per_round for each in self.learners)
         return Step(index, learner, rng, *choices, round=index // per_round)

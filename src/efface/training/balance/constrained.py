@@ -55,8 +55,8 @@ class Constrained(Balance):
         """lambda_t; its three numbers are read together, because each read waits for the device."""
         if self.rate == "fixed":
             return self.eta
-        both = inner(forget, forget), inner(forget, remain)
-        square, along, above = torch.stack([*both, loss.to(both[0])]).tolist()
+        own = inner(forget, forget)
+        square, along, above = torch.stack([own, inner(forget, remain), loss.to(own)]).tolist()
         gap = above - floor
         goal = {"grad-norm": square, "gap": max(gap, 0.0), "constant": 1.0}[self.rate]
         return multiplier(square, along, self.eta * goal)

@@ -48,7 +48,7 @@ class Latest(Checkpointable):
     """The prefixes [n, k, d] that the last attack found."""
 
     def __init__(self) -> None:
-        self.index = -1
+        self.index: int | None = None
         self.before: Tensor | None = None
         self.found: Tensor | None = None
 
@@ -62,7 +62,7 @@ class Latest(Checkpointable):
         return {} if self.found is None else {"found": self.found}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.index, self.found = -1, state.get("found")
+        self.index, self.found = None, state.get("found")
 
 
 @final

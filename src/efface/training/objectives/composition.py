@@ -26,7 +26,7 @@ class Composition(Term):
     Args:
         source: gives the states.
         negatives: for each target, conditions of one row by name; their number is the same for all targets.
-        anchors: for each target, prompts of which a row takes one at random; without any there is no pull.
+        anchors: for each target, prompts of which a row takes one at random; () for no pull.
         pull, push: weights of the direction to the anchor and of that away from the negatives.
         space: the space of the squared error.
     """
@@ -60,7 +60,7 @@ class Composition(Term):
         if self.push:
             away = zip(*(conds.values() for conds in own), strict=True)
             queries |= {f"push {k}": Query(states, Cond.cat(conds), "teacher") for k, conds in enumerate(away)}
-        if any(self.anchors) and self.pull:
+        if self.anchors and self.pull:
             anchors = [_draw_one(self.anchors[i], step) for i in step.targets]
             queries["pull"] = Query(states, context.model.encode(anchors), "teacher")
         return queries

@@ -20,6 +20,7 @@ from ...functional.schedules import Space
 from ...functional.words import list_other_words
 from ...plurals import write_count
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
+from ..seeds import NOISE_SEEDS
 
 SCALES = (0.8, 1.2)
 ROUNDING = 1e-6
@@ -108,7 +109,7 @@ class Retained(Term):
     def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        bounds = (len(self.words), 2**31, context.config.draw_steps)
+        bounds = (len(self.words), NOISE_SEEDS, context.config.draw_steps)
         words, noise, points = (torch.randint(b, (self.count,), generator=step.generator).tolist() for b in bounds)
         none = [0] * self.count
         own = replace(step, targets=none, templates=none, noise=noise, points=points)

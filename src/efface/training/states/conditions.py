@@ -12,6 +12,7 @@ from ...models.cond import Cond
 from ...models.trajectory import Draw
 from ...models.trajectory_cache import COLUMNS
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
+from ..seeds import find_first_seed
 
 
 @final
@@ -38,7 +39,7 @@ class Conditions(Source):
 
     def _draw(self, context: Context, i: int) -> Draw:
         """Draws the trajectories of the i-th condition, on the CPU; evaluations use no seeds near theirs."""
-        first = 2**42 + context.config.seed * 1_000_003 + i * self.paths
+        first = find_first_seed("conditions", context.config.seed) + i * self.paths
         cond = list(self.conds.values())[i]
         seeds = [first + k for k in range(self.paths)]
         how = {"steps": self.steps, "guidance": self.guidance, "record": True}

@@ -22,9 +22,12 @@ from ...models.cond import Cond
 from ...plurals import write_count
 from ..distributed import find_process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
+from ..seeds import find_first_seed
 
 Noise = Literal["gaussian", "uniform"]
 ANY = "*"
+AT_ONCE = 32
+"""How many pictures are encoded at once."""
 
 
 @final
@@ -59,8 +62,8 @@ class Pictures(Source):
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """A picture of each row's prompt, noised to a uniform timestep."""
         self._demand(context, prompts)
-        shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
-        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, step.noise, strict=True) if s is not None])
+        stacks = [self._get_pictures(prompt) for prompt in prompts]
+        x0 = torch.stack([stack[i % len(stack)] for stack, i in zip(stacks, step.noise, strict=True)])
         x0 = x0.to(context.model.device, non_blocking=True)
         t = self._draw_times(len(context.model.levels), len(x0), step.generator)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
@@ -73,7 +76,7 @@ class Pictures(Source):
     def count(self, context: Context, prompt: str) -> int:
         """The number of a prompt's pictures; draws missing ones. A row's noise seed, modulo the number, chooses one."""
         self._demand(context, [prompt])
-        return len(self.store.get(prompt, self.store.get(ANY, ())))
+        return len(self._get_pictures(prompt))
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         shape = context.model.latent_shape
@@ -81,6 +84,10 @@ class Pictures(Source):
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # a stack may serve several prompts
         held = drawn * prod(shape) * context.model.state_dtype.itemsize + sum(given.values())
         return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held, drawn=drawn)
+
+    def _get_pictures(self, prompt: str) -> Tensor:
+        """Latents [m, c, h, w] of a prompt, or those that serve every prompt."""
+        return self.store[prompt if prompt in self.store else ANY]
 
     def _draw_times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
@@ -98,7 +105,7 @@ class Pictures(Source):
 
     def _fill(self, context: Context, prompts: Sequence[str]) -> None:
         """Draws pictures of these prompts in batches; evaluations use no seeds near theirs."""
-        first = 2**41 + context.config.seed * 1_000_003
+        first = find_first_seed("pictures", context.config.seed)
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
         size = context.model.drawn_together
@@ -132,8 +139,8 @@ def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
 
 
 def encode_by_caption(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Latents by caption, on the CPU, from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
+    """Latents by caption, on the CPU, from uint8 pictures [m, 3, h, w] by caption."""
     return {
-        caption: torch.cat([model.encode_pictures(part).cpu() for part in stack.split(32)])
+        caption: torch.cat([model.encode_pictures(part).cpu() for part in stack.split(AT_ONCE)])
         for caption, stack in pictures.items()
     }

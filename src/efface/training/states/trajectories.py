@@ -14,8 +14,6 @@ the recordings of another, and several processes that share the drawing all trai
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,11 +25,13 @@ import torch
 from torch import Tensor
 
 from ...edits.provenance import read_versions
+from ...files.digests import hash_json
 from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, TrajectoryCache, take_picture
 from ..distributed import find_process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
+from ..seeds import find_first_seed
 
 Asked = tuple[str, int]
 """A trajectory, given by its prompt and the seed of its start noise."""
@@ -117,7 +117,7 @@ class Recorded(Source):
 
     def list_seeds(self, context: Context) -> list[int]:
         """Seeds of the start noises, far from the small seeds of evaluations."""
-        first = 2**40 + context.config.seed * 1_000_003 + self.epoch * self.paths
+        first = find_first_seed("trajectories", context.config.seed) + self.epoch * self.paths
         return [first + i for i in range(self.paths)]
 
     def draw_in_parts(self, context: Context, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
@@ -225,7 +225,7 @@ class Frozen(Recorded):
     def record(self, context: Context, asked: Sequence[Asked]) -> None:
         kept, size = self._choose_cache(context), min(context.model.drawn_together, len(asked))
         facts = self._list_facts(context, size)
-        keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
+        keys = {one: hash_json({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
         # Files may appear or vanish between two processes' reads of a folder, and all processes must draw the same.
         wanted = find_process_group().find_any([key not in kept for key in keys.values()], context.model.device)
         missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
@@ -272,7 +272,3 @@ class Frozen(Recorded):
 def _count_trace_bytes(context: Context, steps: int, n: int) -> int:
     """Bytes of n recordings."""
     return len(COLUMNS) * steps * n * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
-
-
-def _hash(facts: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -19,10 +19,12 @@ from ...functional.masks import binarise, hard_concrete, keep_probability, strai
 from ...models.base import Model
 from ..interfaces import Context, LossRole, Query, Step, Term, Update
 from ..optim import build_adam
+from ..seeds import APART
 from ..subsets import select
 
 Relaxation = Literal["straight-through", "hard-concrete"]
 FILL = 0x5EED
+"""The seed of the noise that fills pruned weights is this plus the training's."""
 
 
 @final
@@ -87,8 +89,8 @@ class Mask(Update):
         """The relaxed masks of this step, differentiable; their noise stays the same within a step."""
         if self.relaxation == "straight-through":
             return [straight_through(s, self.tau) for s in self.logits]
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.taken)
-        noise = [torch.rand(s.shape, generator=rng).clamp(1e-6, 1 - 1e-6).to(s.device) for s in self.logits]
+        rng = torch.Generator().manual_seed(self.seed * APART + self.taken)
+        noise = [torch.rand(s.shape, generator=rng).clamp(min=1e-6).to(s.device) for s in self.logits]
         return [hard_concrete(s, self.tau, u) for s, u in zip(self.logits, noise, strict=True)]
 
     def compute_kept_share(self) -> Tensor:

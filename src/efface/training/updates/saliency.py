@@ -18,6 +18,7 @@ from ...functional.losses import weighted_mse
 from ...models.cond import Cond
 from ..data import States
 from ..interfaces import Context, Step, Update
+from ..seeds import find_first_seed
 
 
 class CountedStates(Protocol):
@@ -66,9 +67,10 @@ class GuidedDenoising:
 
     def _compute_loss(self, context: Context, update: Update, rows: Sequence[tuple[str, int]], first: int) -> Tensor:
         model, n = context.model, len(rows)
-        rng = torch.Generator().manual_seed(2**43 + context.config.seed * 1_000_003 + first)
+        rng = torch.Generator().manual_seed(find_first_seed("saliency", context.config.seed) + first)
         prompts = [prompt for prompt, _ in rows]
-        step = Step(0, update, rng, [0] * n, [0] * n, [i for _, i in rows], [0] * n)
+        none = [0] * n
+        step = Step(0, update, rng, none, none, [i for _, i in rows], none)
         cond = model.encode(prompts)
         states = self.source.sample_states(context, step, prompts, cond)
         named, plain = model.predict(states.x, states.t, cond, context.uncond.expand(n))
