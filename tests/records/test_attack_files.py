@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 
 from efface.records import attack_files
-from efface.records.attacks import AttackRecord, Batch, Condition, PlannedAttack, RowResult, estimate_robust
+from efface.records.attacks import (
+    AttackedRows,
+    AttackRecord,
+    Batch,
+    Condition,
+    PlannedAttack,
+    RowResult,
+    estimate_robust,
+)
 from efface.records.attacks_v1 import upgrade
 from efface.records.basis import read_evaluation, read_results
+from efface.records.sealed import write_sealed
 from report_fixtures import build_share, write_attacks
 
 BROKEN: dict[str, bool | None] = {"r/0": True, "r/1": False, "r/2": None, "r/3": False}
@@ -113,3 +122,24 @@ def test_an_attack_has_the_rows_that_were_judged_and_those_that_were_not(tmp_pat
     assert control is not None and (control.condition, control.after.value) == ("control-base", 19 / 20)
     assert record.find("seeds") is None and record.find("relearn", "control-base") is None
     assert control.model_copy(update={"after": build_share(2, 5, unscored=3)}).size == 8
+
+
+def test_batches_of_attacks_that_the_record_does_not_name_are_refused(tmp_path: Path) -> None:
+    """The record was removed, and other attacks wrote a new one: what was broken before is not known there."""
+    write_attacks(tmp_path)
+    begin(tmp_path, "synonyms", "target")
+    assert attack_files.read_attacks(tmp_path) is not None, "its measure is in the record"
+    begin(tmp_path, "prune", "target")
+    with pytest.raises(ValueError, match=r"attacks that its attacks\.json does not name \(prune\)"):
+        attack_files.read_attacks(tmp_path)
+    assert attack_files.read_file(tmp_path) is not None, "the attack can be run again"
+    whole = plan(tmp_path, begin(tmp_path, "prune", "target"))
+    write_sealed(tmp_path / "attacks.json", whole)
+    assert (found := attack_files.read_attacks(tmp_path)) and [each.attack for each in found.interrupted] == ["prune"]
+
+
+def test_a_row_that_one_attack_left_out_is_not_known_unless_it_is_broken() -> None:
+    facts = {"version": "1", "settings": {}, "seed": 0}
+    attacked = [AttackedRows(attack="a", rows=tuple(BROKEN), **facts), AttackedRows(attack="b", rows=("r/3",), **facts)]
+    assert estimate_robust(BROKEN) == build_share(2, 3, unscored=1)
+    assert estimate_robust(BROKEN, attacked) == build_share(1, 2, unscored=2)

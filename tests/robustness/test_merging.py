@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from efface.records.attacks import AttackMeasure, AttackRecord, AttackSuccess, Condition, PlannedAttack
+from efface.attacks import BASELINE
+from efface.records import attack_files
+from efface.records.attacks import (
+    AttackedRows,
+    AttackMeasure,
+    AttackRecord,
+    AttackSuccess,
+    Condition,
+    PlannedAttack,
+)
 from efface.records.report import Alarm
-from efface.robustness.merging import merge
+from efface.robustness.merging import UNEVEN, Log, merge
 from report_fixtures import build_share, write_attacks
 
 ROWS = ("cat/0", "cat/1", "cat/2", "cat/3")
@@ -193,3 +202,75 @@ def test_plans_and_alarms_are_those_of_both_runs_without_repeats(whole: AttackRe
     found = merge(earlier, now)
     assert [(p.inputs, p.rows) for p in found.planned] == [(("x",), 4), (("y",), 9), (("z",), 4)]
     assert [a.name for a in found.alarms] == ["c", "a", "b"]
+
+
+def build_attacked(rows: tuple[str, ...], attack: str = "seeds", **more: Any) -> AttackedRows:
+    return AttackedRows(
+        **{"attack": attack, "version": "1", "settings": {"queries": 1}, "seed": 0, "rows": rows, **more}
+    )
+
+
+def test_a_row_that_an_attack_did_not_attack_is_known_only_if_something_broke_it(whole: AttackRecord) -> None:
+    """An attack that breaks all of its few rows does not disappear among many rows of a weaker one."""
+    strong = run(
+        whole, build_measure("prune", rows=2, broke=2), worst=dict.fromkeys(ROWS[:2], True),
+        attacked=(build_attacked(ROWS[:2], "prune"),),
+    )  # fmt: skip
+    weak = run(
+        whole, build_measure(inputs=("y",)), worst=dict(zip(ROWS, (False, False, True, False), strict=True)),
+        attacked=(build_attacked(ROWS),),
+    )  # fmt: skip
+    for found in (merge(strong, weak), merge(weak, strong)):
+        assert (found.robust.value, found.robust.n, found.robust.unscored) == (0, 3, 1)
+        (alarm,) = found.alarms
+        assert alarm.name == UNEVEN and alarm.raised_when == "of 4 rows in this folder: prune on 2"
+    again = run(whole, worst=dict.fromkeys(ROWS, False), attacked=(build_attacked(ROWS, "prune"),))
+    whole_again = merge(merge(strong, weak), again)
+    assert (whole_again.robust.value, whole_again.robust.n, whole_again.alarms) == (1 / 4, 4, ())
+
+
+@pytest.mark.parametrize("other", [{"settings": {"queries": 9}}, {"seed": 3}, {"version": "2"}, {"attack": "merge"}])
+def test_an_attack_with_other_settings_is_another_that_all_rows_need(
+    whole: AttackRecord, other: dict[str, Any]
+) -> None:
+    first = run(whole, worst=dict.fromkeys(ROWS, False), attacked=(build_attacked(ROWS),))
+    few = run(whole, worst=dict.fromkeys(ROWS[:1], False), attacked=(build_attacked(ROWS[:1], **other),))
+    found = merge(first, few)
+    assert len(found.attacked) == 2 and (found.robust.n, found.robust.unscored) == (1, 3)
+    same = merge(first, run(whole, worst=dict.fromkeys(ROWS[:1], False), attacked=(build_attacked(ROWS[:1]),)))
+    assert same.attacked == first.attacked and same.robust.n == 4
+
+
+def test_attacks_of_a_file_that_does_not_list_their_rows_were_made_on_all_of_it(whole: AttackRecord) -> None:
+    older = run(
+        whole, build_measure(), build_measure("prune", missing="no", status="refused"), build_measure(BASELINE),
+        build_measure("merge", condition="control-base"), worst=dict.fromkeys(ROWS[:2], False),
+    )  # fmt: skip
+    found = merge(older, run(whole, worst=dict.fromkeys(ROWS, False), attacked=(build_attacked(ROWS, "relearn"),)))
+    assert [(each.attack, each.rows) for each in found.attacked] == [("seeds", ROWS[:2]), ("relearn", ROWS)]
+    assert (found.robust.n, found.robust.unscored) == (2, 2)
+
+
+def write_log(folder: Path, record: AttackRecord) -> Log:
+    return Log(folder, folder / "attacks", None, (), lambda: record)
+
+
+def test_two_runs_at_once_in_one_folder_lose_nothing(whole: AttackRecord, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    one, other = (
+        write_log(out, run(whole, build_measure(name, inputs=(name,)), worst=dict.fromkeys(ROWS, broken)))
+        for name, broken in (("seeds", True), ("prune", False))
+    )
+    one.write()
+    other.write()
+    for log in (one, one, other):
+        found = log.write()
+        assert {name for name, *_ in list_names(found)} == {"seeds", "prune"} and found.robust.value == 0
+    assert attack_files.read_attacks(out) == found
+
+
+def test_a_run_that_another_one_with_another_edit_overtook_is_refused(whole: AttackRecord, tmp_path: Path) -> None:
+    drawing = whole.drawing.model_copy(update={"edit": "0" * 64})
+    write_log(tmp_path / "both", run(whole, drawing=drawing)).write()
+    with pytest.raises(ValueError, match="this folder holds attacks with another drawing"):
+        write_log(tmp_path / "both", run(whole)).write()

@@ -198,6 +198,15 @@ def test_conditions_are_kept_apart() -> None:
     assert find(made, "random-prefix").intact is None
 
 
+def test_each_attack_that_has_a_value_names_the_rows_of_the_target_that_it_was_made_on() -> None:
+    """Random prefixes are made with every attack; one without a value tells nothing of any row."""
+    rows = tuple(f"row/{i}" for i in range(6))
+    (seeds,) = build(build_results(BOTH)).attacked
+    assert (seeds.attack, seeds.rows, seeds.seed) == ("seeds", rows, 5)
+    refused = {**BOTH, ("seeds", "target"): AttackResult(missing="it can't", status="refused")}
+    assert build(build_results(refused)).attacked == ()
+
+
 def test_successes_have_their_prompt_and_the_picture_before() -> None:
     made = build(build_results(BOTH))
     assert [(s.attack, s.row, s.prompt, s.before, s.seed) for s in made.successes] == [

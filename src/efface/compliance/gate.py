@@ -187,7 +187,8 @@ def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult
     inside = good >= rule.bar if rule.below else good <= rule.bar
     outcome: RuleOutcome = "unjudged"
     if lost > UNSCORED:
-        why = f"undecided: {lost:.1%} of the pictures have no score (over {UNSCORED:.0%})"
+        what = "rows are not known" if number.measure.metric in ("robust", "asr") else "pictures have no score"
+        why = f"undecided: {lost:.1%} of the {what} (over {UNSCORED:.0%})"
     elif number.value is None:
         why = "undecided: nothing was measured"
     elif short == 0:

@@ -35,13 +35,32 @@ def read_attacks(folder: Path) -> AttackRecord | None:
     """
     record = read_file(folder)
     if record is not None:
+        _require_known(folder, record)
         return add_interrupted(record, folder / record.store)
-    if any(file.parent.name not in OTHER_WORK for file in (folder / FOLDER).glob("*/*.json")):
+    if _list_attacked(folder):
         raise ValueError(
             f"{folder} holds finished batches of attacks, but no {FILE}: what they broke is not known; run the attacks "
             "again, which goes on from these"
         )
     return None
+
+
+def _list_attacked(folder: Path) -> set[str]:
+    """The names of the attacks of which a folder holds finished batches."""
+    return {file.parent.name for file in (folder / FOLDER).glob("*/*.json")} - {*OTHER_WORK}
+
+
+def _require_known(folder: Path, record: AttackRecord) -> None:
+    """Raises ValueError where a folder holds batches of attacks that its record does not name.
+
+    So what an attack broke is not lost with a record that was removed before other attacks wrote a new one.
+    """
+    known = {*(each.attack for each in record.planned), *(m.attack.partition(" (")[0] for m in record.measures)}
+    if strange := sorted(_list_attacked(folder) - known):
+        raise ValueError(
+            f"{folder} holds finished batches of attacks that its {FILE} does not name ({', '.join(strange)}): what "
+            "they broke is not known; run these attacks again in this folder, which goes on from these"
+        )
 
 
 def read_file(folder: Path) -> AttackRecord | None:
@@ -71,7 +90,12 @@ def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
     broken = {r.row: True for each in found if each.condition == "target" for r in each.row_results if r.broken}
     worst = {**record.worst, **broken}
     told = (*record.alarms, *(_build_alarm(each) for each in found))
-    changed = {"interrupted": tuple(found), "worst": worst, "robust": estimate_robust(worst), "alarms": told}
+    changed = {
+        "interrupted": tuple(found),
+        "worst": worst,
+        "robust": estimate_robust(worst, record.attacked),
+        "alarms": told,
+    }
     changed |= {"digest": ""}  # the digest of the file does not cover this addition
     return record.model_copy(update=changed)
 

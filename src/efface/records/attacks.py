@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -148,6 +148,16 @@ class InterruptedAttack(Part):
     """The number of files of further rows that can't be read."""
 
 
+class AttackedRows(Part):
+    """The rows of the target on which an attack was made, also those that showed the concept before it."""
+
+    attack: str
+    version: str
+    settings: dict[str, Any]
+    seed: int
+    rows: tuple[str, ...]
+
+
 class Batch(Part):
     """A finished batch of rows, as it is in its file."""
 
@@ -180,6 +190,8 @@ class AttackRecord(Part):
     alarms: tuple[Alarm, ...]
     worst: dict[str, bool | None] = Field(default_factory=dict)
     """For each row of the target, whether anything that was finished broke it; None where that is not known."""
+    attacked: tuple[AttackedRows, ...] = ()
+    """The rows of each attack on the target that has a value, random prefixes excepted; empty in earlier files."""
     planned: tuple[PlannedAttack, ...] = ()
     """Every attack that was begun in this folder."""
     store: str = FOLDER
@@ -198,8 +210,18 @@ class AttackRecord(Part):
         return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)
 
 
-def estimate_robust(worst: Mapping[str, bool | None]) -> Estimate:
-    """The share of rows that nothing broke, with Wilson's interval over the rows of which that is known."""
-    found = tally([None if broken is None else not broken for broken in worst.values()])
+def estimate_robust(worst: Mapping[str, bool | None], attacked: Sequence[AttackedRows] = ()) -> Estimate:
+    """The share of rows that nothing broke, with Wilson's interval over the rows of which that is known.
+
+    A row that something broke is known. Any other row is known if every attack was made on it.
+
+    Args:
+        worst: for each row, whether anything broke it.
+        attacked: the rows of each attack.
+    """
+    whole = set(worst).intersection(*(each.rows for each in attacked))
+    found = tally(
+        [False if broken else None if broken is None or row not in whole else True for row, broken in worst.items()]
+    )
     low, high = found.interval
     return Estimate(value=found.rate, low=low, high=high, n=found.n, unscored=found.unscored)

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..attacks import BASELINE
 from ..functional.rates import Verdict, either
 from ..plurals import write_count
-from ..records.attack_files import add_interrupted
+from ..records.attack_files import add_interrupted, read_file
 from ..records.attacks import (
     FILE,
+    AttackedRows,
     AttackMeasure,
     AttackRecord,
     AttackSuccess,
     PlannedAttack,
     estimate_robust,
 )
+from ..records.basis import require_same_basis
 from ..records.report import Alarm
 from ..records.sealed import write_sealed
 
+BASIS = ("targets", "suite", "scorers", "drawing")
+"""What attacks in one folder have in common."""
+UNEVEN = "attacks were made on different rows"
+"""The name of the alarm for attacks in one folder that were made on fewer rows than others."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Log:
-    """Writes the record as soon as an attack is finished, so that a run that is stopped loses nothing."""
+    """Writes the record as soon as an attack is finished, so that a run that is stopped loses nothing.
+
+    What another process writes into the same folder meanwhile stays in the record.
+    """
 
     out: Path
     store: Path
@@ -32,17 +43,28 @@ class Log:
     """The record of earlier runs in this folder."""
     planned: Sequence[PlannedAttack]
     build: Callable[[], AttackRecord]
+    _written: str = field(default="", init=False)
+    """The digest of the record that this run wrote last."""
 
     def write(self) -> AttackRecord:
-        """Writes and returns the record of all attacks that are finished, in this run and in earlier ones."""
+        """Writes and returns the record of all attacks that are finished, in this run and in others.
+
+        Raises:
+            ValueError: another process wrote attacks on another basis, or on other rows, into the folder meanwhile.
+        """
         store = os.path.relpath(self.store, self.out)
         built = self.build()
         successes = tuple(_move(success, os.path.dirname(store)) for success in built.successes)
         changed = {"planned": tuple(self.planned), "store": store, "successes": successes}
         record = built.model_copy(update=changed)
+        if (there := read_file(self.out)) is not None and there.digest != self._written:
+            require_same_basis(there, {name: getattr(record, name) for name in BASIS})
+            self.earlier = there
         if self.earlier:
             record = merge(self.earlier, record)
-        return add_interrupted(write_sealed(self.out / FILE, record), self.store)
+        written = write_sealed(self.out / FILE, record)
+        self._written = written.digest
+        return add_interrupted(written, self.store)
 
 
 def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
@@ -73,6 +95,7 @@ def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
     largest = {c.condition: c for c in sorted((*earlier.conditions, *now.conditions), key=lambda c: c.rows)}
     order = dict.fromkeys(c.condition for c in (*now.conditions, *earlier.conditions))
     worst = _combine_worst(_read_known(earlier), now.worst)
+    attacked = _join_attacked(earlier, now)
     begun = {(p.attack, p.condition, p.inputs): p for p in (*earlier.planned, *now.planned)}
     return now.model_copy(
         update={
@@ -80,9 +103,10 @@ def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
             "successes": tuple(successes),
             "conditions": tuple(largest[condition] for condition in order),
             "worst": worst,
-            "robust": estimate_robust(worst),
+            "attacked": attacked,
+            "robust": estimate_robust(worst, attacked),
             "planned": tuple(begun.values()),
-            "alarms": _join(now.alarms, earlier.alarms),
+            "alarms": (*_join(now.alarms, earlier.alarms), *_warn_uneven(worst, attacked)),
         }
     )
 
@@ -130,6 +154,35 @@ def _combine_worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> 
     return {row: either(verdicts[row] for verdicts in (one, other) if row in verdicts) for row in rows}
 
 
+def _join_attacked(earlier: AttackRecord, now: AttackRecord) -> tuple[AttackedRows, ...]:
+    """The rows of each attack in both runs; files of earlier versions have one list of rows for all their attacks."""
+    rows = tuple(earlier.worst)
+    made = [m for m in earlier.measures if m.condition == "target" and not m.missing and m.attack != BASELINE]
+    facts = ("attack", "version", "settings", "seed")
+    older = [AttackedRows(rows=rows, **{fact: getattr(m, fact) for fact in facts}) for m in made if rows]
+    found: dict[str, AttackedRows] = {}
+    for each in (*(earlier.attacked or older), *now.attacked):
+        key = each.model_dump_json(exclude={"rows"})
+        before = found[key].rows if key in found else ()
+        found[key] = each.model_copy(update={"rows": tuple(dict.fromkeys((*before, *each.rows)))})
+    return tuple(found.values())
+
+
+def _warn_uneven(worst: Mapping[str, Verdict], attacked: Sequence[AttackedRows]) -> tuple[Alarm, ...]:
+    few = [f"{each.attack} on {len(each.rows)}" for each in attacked if worst.keys() - set(each.rows)]
+    if not few:
+        return ()
+    return (
+        Alarm(
+            name=UNEVEN,
+            raised_when=f"of {write_count(len(worst), 'row')} in this folder: {', '.join(few)}",
+            means="Whether these attacks would break the other rows is not known; such a row counts as unknown unless "
+            "something else broke it.",
+            do="Make them again with the largest --rows of this folder, or in another folder.",
+        ),
+    )
+
+
 def _join(now: Sequence[Alarm], before: Sequence[Alarm]) -> tuple[Alarm, ...]:
-    told = {(alarm.name, alarm.raised_when): alarm for alarm in (*now, *before)}
+    told = {(alarm.name, alarm.raised_when): alarm for alarm in (*now, *before) if alarm.name != UNEVEN}
     return tuple(told.values())

@@ -15,6 +15,7 @@ from ..evaluation.judging import estimate_gain as paired_lift
 from ..functional.rates import Verdict, either
 from ..records.attacks import (
     FORMAT_VERSION,
+    AttackedRows,
     AttackMeasure,
     AttackRecord,
     AttackSuccess,
@@ -129,6 +130,7 @@ def build_record(
         seed=campaign.seed,
         robust=estimate_robust(worst),
         worst=worst,
+        attacked=_list_attacked(results, measures, campaign.seed),
         conditions=conditions,
         measures=measures,
         successes=tuple(_list_successes(results)),
@@ -212,6 +214,15 @@ def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
         seen += [True for result in finished.values() if (found := result.row_results.get(row.id)) and found.broken]
         out[row.id] = either(seen)
     return out
+
+
+def _list_attacked(results: CampaignResults, measures: Sequence[AttackMeasure], seed: int) -> tuple[AttackedRows, ...]:
+    """The rows of each attack on the target that has a value; of the worst case also those that were broken before."""
+    rows = tuple(row.id for row in results.list_rows("target"))
+    made = [m for m in measures if m.condition == "target" and not m.missing and m.attack != BASELINE]
+    return tuple(
+        AttackedRows(attack=m.attack, version=m.version, settings=m.settings, seed=seed, rows=rows) for m in made
+    )
 
 
 def _list_successes(results: CampaignResults) -> list[AttackSuccess]:
