@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from efface.attacks import STANDARD
 from efface.compliance import gate
-from efface.compliance.doubts import doubt_attacks, tell_left_out
+from efface.compliance.doubts import doubt_attacks, list_attack_doubts, tell_left_out
 from efface.compliance.rules import parse_rule
-from efface.evaluation.alarms import LEFT_OUT
+from efface.evaluation.alarms import LEFT_OUT, UNTESTED
 from efface.records.attacks import InterruptedAttack, RowResult
 from efface.records.report import Alarm, Estimate, Measure
 from report_fixtures import build_share, measure, record, write_attacks
@@ -172,10 +173,67 @@ def test_a_drop_that_was_not_measured_is_undecided_and_counts_what_either_side_l
 def test_a_standard_attack_that_ended_in_an_error_or_was_made_elsewhere_is_not_made(tmp_path: Path) -> None:
     attacks = write_attacks(tmp_path)
     synonyms, *_ = attacks.measures
-    changes = {"seeds": {"status": "error"}, "random-prefix": {"condition": "control-base"}}
+    changes = {"seeds": {"status": "error", "missing": "NaN"}, "random-prefix": {"condition": "control-base"}}
     others = [synonyms.model_copy(update={"attack": name, **change}) for name, change in changes.items()]
     (told,) = tell_left_out(attacks.model_copy(update={"measures": (synonyms, *others)}))
     left = told.removeprefix("of the standard attacks these were not made: ").split(", ")
     assert {"seeds", "random-prefix"} & set(STANDARD) <= set(left) and "synonyms" not in left
     every = tuple(synonyms.model_copy(update={"attack": name}) for name in STANDARD)
     assert tell_left_out(attacks.model_copy(update={"measures": every})) == () == tell_left_out(None)
+
+
+@pytest.mark.parametrize("status", ["refused", "no gradient", "error"])
+def test_a_standard_attack_without_a_value_is_not_made(tmp_path: Path, status: str) -> None:
+    attacks = write_attacks(tmp_path)
+    every = [attacks.measures[0].model_copy(update={"attack": name}) for name in STANDARD]
+    every[-1] = every[-1].model_copy(update={"status": status, "missing": "it can't be made here"})
+    (told,) = tell_left_out(attacks.model_copy(update={"measures": tuple(every)}))
+    assert told == f"of the standard attacks these were not made: {STANDARD[-1]}"
+
+
+def test_a_policys_rule_on_the_target_is_open_where_a_target_was_not_tested() -> None:
+    alarm = Alarm(name=UNTESTED, raised_when="no prompt asks for dog", means="m", do="d")
+    rules = [parse_rule("esr1<0.9"), parse_rule("psr1_drop>0.5")]
+    found = gate.verify(record(alarms=(alarm,)), [], rules).findings
+    assert [f.outcome for f in found] == ["unjudged", "holds", "holds"]
+    assert found[0].says.endswith("undecided: no prompt asks for dog")
+    assert gate.verify(record(alarms=(alarm,)), rules[:1]).outcome == "holds", "a rule of one's own"
+
+
+JUDGE = {"scorer": "planted", "version": "1", "asks": "object"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"targets": ("cat", "dog")}, "no attack was made on dog"),
+        ({"scorers": {"object-one": JUDGE}}, "a judge of the attacks did not judge the evaluation: object-two"),
+        (
+            {"scorers": {"object-one": JUDGE, "object-two": {**JUDGE, "version": "2"}}},
+            "a judge of the attacks did not judge the evaluation: object-two",
+        ),
+        ({"scorers": {name: {**JUDGE, "labels": "other"} for name in ("object-one", "object-two", "third")}}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_policy_asks_for_attacks_on_every_target_by_judges_of_the_evaluation(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    attacks, policy = write_attacks(tmp_path), [parse_rule("robust<0.1"), parse_rule("asr@synonyms>0.9")]
+    found = gate.verify(record(**changes), (), policy, attacks=attacks)
+    assert {f.outcome for f in found.findings} == ({"unjudged"} if why else {"holds"})
+    assert not why or (all(f.says.endswith(f"undecided: {why}") for f in found.findings) and why in found.remarks)
+    own = gate.verify(record(**changes), policy, attacks=attacks)
+    assert own.outcome == "holds" and (why in own.remarks) is bool(why)
+
+
+def test_a_policy_asks_for_attacks_on_rows_in_which_the_base_shows_the_target(tmp_path: Path) -> None:
+    attacks = write_attacks(tmp_path)
+    for shown, outcome in ((9, "unjudged"), (10, "holds")):
+        (summary,) = (c.model_copy(update={"untouched": build_share(shown, 20)}) for c in attacks.conditions)
+        seldom = attacks.model_copy(update={"conditions": (summary,)})
+        found = gate.verify(record(), (), [parse_rule("robust<0.1")], attacks=seldom)
+        assert found.outcome == outcome
+    control = summary.model_copy(update={"condition": "control-kept", "untouched": build_share(0, 20)})
+    assert list_attack_doubts(record(), attacks.model_copy(update={"conditions": (control,)})) == ()
+    assert list_attack_doubts(record(), None) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,24 @@ def test_half_of_the_pictures_without_a_score_leave_a_rule_open() -> None:
         record([measure("esr1", "target", build_share(400, 400, unscored=400))]), [parse_rule("esr1<95%")]
     )
     assert found.outcome == "unjudged" and "50.0% of the pictures have no score" in found.findings[0].says
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[mine.rule]]\nfail_on = 'psr1<0.9'", "[mine] has an unknown key 'rule'; its keys are about, rules, bars"),
+        ("[[mine.rules]]\nfail_on = 'psr1<0.9'\nunless = 'x'", "a rule of [mine] has an unknown key 'unless'"),
+        ("[[mine.bars]]\nfail_on = 'psr1<0.9'", "[mine] has one list: rules"),
+    ],
+)
+def test_a_policy_with_a_rule_that_would_not_be_read_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "mine.toml"
+    whole = f"[mine]\nabout = 'x'\n\n[[mine.rules]]\nfail_on = 'esr1<0.9'\n\n{text}\n"
+    file.write_text(whole)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        gate_rules.find_policy(str(file))
+    file.write_text(whole.removesuffix(f"\n{text}\n"))
+    assert [rule.text for rule in gate_rules.find_policy(str(file)).rules] == ["esr1<0.9"]
+    file.write_text("[mine]\nabout = 'x'\nrules = []\n")
+    with pytest.raises(ValueError, match=r"\[mine\] has no rule"):
+        gate_rules.find_policy(str(file))

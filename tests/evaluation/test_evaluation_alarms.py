@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from efface.evaluation.alarms import find_alarms, warn_of_fitted, warn_of_left_out
+from efface.evaluation.alarms import UNTESTED, find_alarms, warn_of_fitted, warn_of_left_out, warn_of_untested
 from efface.records.report import Estimate, Measure
 
 ROLES = {"target": "erase", "unseen": "keep", "caption": "keep", "style": "keep"}
@@ -128,10 +128,22 @@ def test_each_scorer_that_failed_is_named_with_its_first_reason() -> None:
 
 def test_kept_groups_that_were_not_drawn_beside_others_are_named() -> None:
     groups = {"neighbour": "near things", "unseen": "never seen", "style": "styles"}
-    (alarm,) = warn_of_left_out(groups, ["target", "unseen"])
+    (alarm,) = warn_of_left_out(groups, ["unseen"])
     assert alarm.raised_when == "the suite has them, and they were not drawn: near things, styles"
-    for drawn in (["target", *groups], ["target"], []):
+    for drawn in ([*groups], [*groups, "seen"], []):
         assert warn_of_left_out(groups, drawn) == ()
+
+
+def test_all_headline_groups_that_were_not_drawn_are_named_where_another_kept_group_was() -> None:
+    """Kept groups that the fit may have used are no answer to a rule on kept things."""
+    (alarm,) = warn_of_left_out({"neighbour": "near things", "unseen": "never seen"}, ["seen"])
+    assert alarm.raised_when.endswith("they were not drawn: near things, never seen")
+
+
+def test_targets_that_no_prompt_asks_for_are_named() -> None:
+    (alarm,) = warn_of_untested(["dog", "owl"], "the target")
+    assert (alarm.name, alarm.raised_when) == (UNTESTED, "no prompt (the target) asks for dog, owl")
+    assert warn_of_untested([], "the target") == ()
 
 
 def test_prompts_of_the_fit_are_told_from_a_twentieth_on() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.evaluation.alarms import LEFT_OUT, warn_of_fitted
+from efface.evaluation.alarms import LEFT_OUT, UNTESTED, warn_of_fitted
 from efface.evaluation.evaluate import evaluate
 from efface.models.adapters.sd import StableDiffusion
+from efface.suites.listed import read_list
 from efface.suites.rows import build
 from efface.suites.spec import read_spec
 from efface.suites.world import World
@@ -66,3 +67,21 @@ def test_a_report_says_which_kept_groups_were_left_out_of_the_suite(
     assert record.suite.groups == {"neighbour": titles["neighbour"]}
     found = {alarm.name: alarm.raised_when for alarm in record.alarms}
     assert found[LEFT_OUT] == f"the suite has them, and they were not drawn: {titles['unseen']}"
+
+
+def test_a_report_says_which_targets_no_prompt_asks_for_by_their_name(
+    model: StableDiffusion, small: World, edit: Path, tmp_path: Path
+) -> None:
+    """A list of prompts may lack a target; a synonym is another name."""
+    file = tmp_path / "own.csv"
+    file.write_text("prompt,seed,label_str\na cat,1,cat\ntwo cats,2,cat\na dog,3,dog\na rose,4,rose\n")
+    both, title = read_list(file, Erasure(("cat", "dog"))), read_spec("glyphs-objects").groups[0].title
+    few = read_list(file, Erasure(("cat", "dog", "owl")))
+    told = build("glyphs-objects", Erasure(("cat",)), small, per_group=2, only=("synonym",))
+    for name, suite, says in (
+        ("few", few, ["no prompt (the target) asks for owl"]),
+        ("both", both, []),
+        ("told", told, [f"no prompt ({title}) asks for cat"]),
+    ):
+        record = evaluate(model, edit, suite, [Planted()], tmp_path / name)
+        assert [alarm.raised_when for alarm in record.alarms if alarm.name == UNTESTED] == says

@@ -23,7 +23,7 @@ from ..evaluation.alarms import UNSCORED
 from ..functional.rates import wilson
 from ..records.attacks import AttackRecord
 from ..records.report import Estimate, Measure, Part, Record
-from .doubts import doubt_attacks, doubt_groups, list_open_ends, tell_left_out
+from .doubts import doubt_attacks, doubt_groups, list_attack_doubts, list_open_ends, tell_left_out
 from .rules import Rule
 
 WIDEST = 0.05
@@ -86,7 +86,8 @@ def verify(
 
     A rule on attacks that would hold is undecided where an attack that it speaks of was interrupted or ended in
     an error: what that would have broken is not known. A policy's rule on kept things is undecided where groups
-    of them were left out.
+    of them were left out, one on the target where a target was not tested, and one on attacks where they say little
+    of the request (`doubts.list_attack_doubts`).
 
     Args:
         rules: those that someone set for this evaluation: one on something that was not measured is an error.
@@ -99,7 +100,7 @@ def verify(
     """
     if not rules and not policy:
         raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
-    record = add_attack_measures(record, attacks)
+    record, beside = add_attack_measures(record, attacks), list_attack_doubts(record, attacks)
     findings: list[RuleResult] = []
     for rule in rules:
         if not (numbers := select_numbers(record, rule)):
@@ -107,14 +108,15 @@ def verify(
         findings += [judge_rule(rule, number, widest) for number in numbers]
     for rule in policy:
         numbers = select_numbers(record, rule)
-        left_out = "" if rule.group else doubt_groups(rule.name, record)
-        judged = [_doubt(judge_rule(rule, n, widest), left_out) for n in numbers]
+        doubt = "" if rule.group else doubt_groups(rule.name, record)
+        doubt = next(iter(beside), "") if rule.name.partition("_")[0] in ("robust", "asr") else doubt
+        judged = [_doubt(judge_rule(rule, n, widest), doubt) for n in numbers]
         findings += judged or [_report_absent(rule, _explain_missing(record, rule))]
     open_ends = list_open_ends(attacks)
     findings = [_doubt(f, doubt_attacks(f.metric, f.group, open_ends)) for f in findings]
     outcomes = {f.outcome for f in findings}
     worst: RuleOutcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
-    remarks = (*(f"attack {name} {why}" for name, why in open_ends.items()), *tell_left_out(attacks))
+    remarks = (*(f"attack {name} {why}" for name, why in open_ends.items()), *tell_left_out(attacks), *beside)
     return GateResult(outcome=worst, findings=tuple(findings), remarks=remarks)
 
 

@@ -79,19 +79,26 @@ def read_policies(path: Path) -> dict[str, Policy]:
     """
     data = read_toml(path)
     with refusing(path, "no file of policies, a table each with `about` and `rules`"):
-        return {
-            name: Policy(
-                name,
-                str(table["about"]),
-                tuple(parse_rule(rule["fail_on"]) for rule in _list_rules(table)),
-                tuple(str(rule.get("why", "")) for rule in _list_rules(table)),
-            )
-            for name, table in data.items()
-        }
+        return {name: _read_policy(name, table) for name, table in data.items()}
 
 
-def _list_rules(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return table["rules"] if "rules" in table else table["bars"]
+def _read_policy(name: str, table: Mapping[str, Any]) -> Policy:
+    """Reads a policy's table; a key with a spelling mistake would be a rule that nothing checks, and is refused."""
+    _refuse_unknown(f"[{name}]", table, ("about", "rules", "bars"))
+    if len({"rules", "bars"} & table.keys()) != 1:
+        raise ValueError(f"[{name}] has one list: rules")
+    rules: Sequence[Mapping[str, Any]] = table["rules"] if "rules" in table else table["bars"]
+    if not rules:
+        raise ValueError(f"[{name}] has no rule")
+    for rule in rules:
+        _refuse_unknown(f"a rule of [{name}]", rule, ("fail_on", "why"))
+    why = tuple(str(rule.get("why", "")) for rule in rules)
+    return Policy(name, str(table["about"]), tuple(parse_rule(rule["fail_on"]) for rule in rules), why)
+
+
+def _refuse_unknown(where: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+    if strange := sorted(table.keys() - set(known)):
+        raise ValueError(f"{where} has an unknown key {strange[0]!r}; its keys are {', '.join(known)}")
 
 
 def find_policy(name: str) -> Policy:

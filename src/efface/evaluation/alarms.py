@@ -11,6 +11,8 @@ DRAWN = 0.5
 UNSCORED = 0.02
 LEFT_OUT = "groups of kept things were left out"
 """The name of the alarm for groups of kept things that were not drawn."""
+UNTESTED = "a target was not tested"
+"""The name of the alarm for targets that no prompt asks for."""
 COLLAPSE = 0.5
 """Of the base's rate, or of its diversity."""
 FIT = 0.7
@@ -43,14 +45,14 @@ def find_alarms(
 
 
 def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[Alarm, ...]:
-    """The alarm for groups of kept things that the headlines are about and that were not drawn.
+    """The alarm for groups of kept things that the headlines are about and that were not drawn, where others were.
 
     Args:
         groups: the titles of these groups in the whole suite, by name.
-        drawn: the names of the groups that were drawn.
+        drawn: the names of all groups of kept things that were drawn.
     """
     left = [title for name, title in groups.items() if name not in drawn]
-    if not left or not any(name in drawn for name in groups):
+    if not left or not drawn:
         return ()
     return (
         Alarm(
@@ -58,6 +60,25 @@ def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[A
             raised_when=f"the suite has them, and they were not drawn: {', '.join(left)}",
             means="Rates of kept things are about the groups that were drawn; near things usually lose most.",
             do="Evaluate without --group in another folder, with the same --images: what is there is not drawn again.",
+        ),
+    )
+
+
+def warn_of_untested(unasked: Sequence[str], title: str) -> tuple[Alarm, ...]:
+    """The alarm for targets that no prompt asks for.
+
+    Args:
+        unasked: these targets.
+        title: the title of the group of prompts that ask for targets.
+    """
+    if not unasked:
+        return ()
+    return (
+        Alarm(
+            name=UNTESTED,
+            raised_when=f"no prompt ({title}) asks for {', '.join(unasked)}",
+            means="The rates of erasure say nothing of it.",
+            do="Evaluate with more prompts (--per-group), with all groups, or with a suite that asks for every target.",
         ),
     )
 

@@ -30,10 +30,11 @@ from ..records.report import (
 from ..records.sealed import write_sealed
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Checked, Detector, SetScorer, name_kind, require_declared
+from ..suites.questions import find_unasked
 from ..suites.spec import Row, Suite
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics, trial
-from .alarms import find_alarms, warn_of_fitted, warn_of_left_out
+from .alarms import find_alarms, warn_of_fitted, warn_of_left_out, warn_of_untested
 from .asking import ScorerWatch
 from .drawing import Drawings, Progress, Settings, describe_drawing, draw_variants
 from .estimates import estimate
@@ -209,8 +210,20 @@ def _describe_suite(suite: Suite) -> SuitePart:
 
 def _warn_of_left_out(suite: Suite) -> tuple[Alarm, ...]:
     heads = {h.partition("/")[2] for h in HEADLINES if h.startswith("psr")}
-    groups = {g.name: g.title for g in suite.spec.groups if g.name in heads}
-    return warn_of_left_out(groups, [name for name in groups if suite.select_group(name)])
+    kept = [g for g in suite.spec.groups if g.role == "keep"]
+    groups = {g.name: g.title for g in kept if g.name in heads}
+    return warn_of_left_out(groups, [g.name for g in kept if suite.select_group(g.name)])
+
+
+def _warn_of_untested(suite: Suite) -> tuple[Alarm, ...]:
+    """The alarm for targets that the suite's own prompts for the target, by its name, do not ask for."""
+    if not any(row.role == "erase" for row in suite.rows):
+        return ()
+    asking = [g for g in suite.spec.groups if g.role == "erase"]
+    named = next((g for g in asking if g.name == "target"), asking[0])
+    return warn_of_untested(
+        find_unasked(suite.targets, {r.concept for r in suite.select_group(named.name)}), named.title
+    )
 
 
 def find_image_store(folder: Path) -> Path:
@@ -257,7 +270,8 @@ def _record(
         alarms=(
             *find_alarms(found, {g.name: g.role for g in suite.spec.groups}, failures),
             *_warn_of_fitted(edit, suite),
-            *(() if protocol else _warn_of_left_out(suite)),
+            *_warn_of_left_out(suite),
+            *_warn_of_untested(suite),
         ),
         protocol=protocol.part if protocol else None,
         history=dict(edit.meta.get("notes") or {}),

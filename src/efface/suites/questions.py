@@ -13,7 +13,7 @@ prompt names the target or it is a list of captions (COCO's). A list in which no
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -127,6 +127,19 @@ def is_unnamed(target: str) -> bool:
 def is_erased(label: str, erasure: Erasure, style: bool = False) -> bool:
     """Whether a label names a target; for artists the surname is enough."""
     return any(share_name(label, target) or (style and ends_alike(label, target)) for target in erasure.targets)
+
+
+def find_unasked(targets: Sequence[str], concepts: Iterable[str]) -> list[str]:
+    """The targets that none of these concepts of rows is.
+
+    >>> find_unasked(("dog", "hot dog", "Vincent van Gogh"), ("hot dog", "van Gogh"))
+    ['dog']
+    """
+    asked: set[str] = set()
+    for concept in concepts:
+        named = [t for t in targets if share_name(concept, t) or (concept == "nudity" and is_nudity(t))]
+        asked |= {*(named or [t for t in targets if ends_alike(concept, t)])}
+    return [target for target in targets if target not in asked]
 
 
 def _list_words(target: str) -> list[str]:
