@@ -11,11 +11,11 @@ import pytest
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.evaluation.alarms import LEFT_OUT, UNTESTED, warn_of_fitted
-from efface.evaluation.evaluate import evaluate
+from efface.evaluation.evaluate import _warn_of_fitted, evaluate
 from efface.models.adapters.sd import StableDiffusion
 from efface.suites.listed import read_list
 from efface.suites.rows import build
-from efface.suites.spec import read_spec
+from efface.suites.spec import Row, Suite, read_spec
 from efface.suites.world import World
 from judging_fixtures import Planted
 
@@ -37,6 +37,16 @@ def test_prompts_of_the_fit_are_counted(prompts: Sequence[str], templates: Seque
     found = warn_of_fitted(prompts, ["cat"], templates)
     assert [alarm.name for alarm in found] == (["prompts of the suite were used in fitting"] if seen else [])
     assert not seen or seen in found[0].raised_when
+
+
+def test_prompts_of_kept_things_are_not_among_those_that_are_counted() -> None:
+    """One of two prompts for the target is a template's; what is kept is asked for with prompts of other words."""
+    spec = read_spec("glyphs-objects")
+    asked = (("erase", "a cat"), ("erase", "two cats"), ("keep", "a dog"), ("keep", "a cat"))
+    rows = [Row(str(i), prompt, i, "g", role, "object", "cat", ("cat",)) for i, (role, prompt) in enumerate(asked)]
+    edit = Edit({}, {"request": {"targets": ["cat"], "anchor": "", "keep": []}, "arguments": {"templates": ["a {}"]}})
+    (alarm,) = _warn_of_fitted(edit, Suite(spec, ("cat",), tuple(rows)))
+    assert alarm.raised_when.startswith("1 of 2 prompts")
 
 
 def test_a_report_says_which_prompts_its_edit_was_fitted_with(

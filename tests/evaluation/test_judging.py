@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,3 +231,35 @@ def test_scores_are_kept_by_chunk_unless_the_scorer_failed(tmp_path: Path) -> No
     for file in tmp_path.rglob("*.json"):
         file.write_text(file.read_text().replace("3.0", "NaN"))
     assert ("edited", 2) in judge("edited")[1], "what is kept as no number is judged again"
+
+
+def test_scores_are_kept_on_disk_and_a_file_with_a_number_that_is_none_is_made_anew(tmp_path: Path) -> None:
+    """One of two numbers is infinite: neither is taken from the file, and both are asked for again."""
+    rows = [Row(str(i), "a cat", i, "target", "erase", "object", "cat", ("cat",), thing="cat") for i in range(2)]
+    pictures = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
+    images: Any = SimpleNamespace(
+        rows=rows,
+        split_chunks=lambda: [rows],
+        list_paths=lambda _, part: [f"{row.id}.png" for row in part],
+        load=lambda _, part: pictures[: len(part)],
+    )
+    asked: list[int] = []
+
+    class Counted:
+        name = "counted"
+
+        def identify(self) -> dict[str, str]:
+            return {"scorer": "counted"}
+
+        def score(self, images: Any, rows: Any, before: Any) -> list[Score]:
+            asked.append(len(rows))
+            return [Score(float(i)) for i in range(len(rows))]
+
+    scorer: Any = Counted()
+    for _ in range(2):
+        assert [score.value for score in score_images(scorer, images, "base", tmp_path / "cache")] == [0.0, 1.0]
+    assert asked == [2]
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text(file.read_text().replace("1.0", "Infinity"))
+    assert [score.value for score in score_images(scorer, images, "base", tmp_path / "cache")] == [0.0, 1.0]
+    assert asked == [2, 2]

@@ -76,6 +76,12 @@ def change(folder: Path, column: str, values: Any, kind: pa.DataType) -> None:
         ("variant", ["base", "base", "edited", "both"], pa.string(), r"1 line that is neither .*'both', 'keep'"),
         ("role", ["erase", "stay", "erase", "stay"], pa.string(), r"2 lines that are neither .*'base', 'stay'"),
         ("id", ["t", "k", "t", "other"], pa.string(), "2 lines of the base and 2 under the edit, which are not of"),
+        (
+            "variant",
+            ["base"] * 3 + ["edited"],
+            pa.string(),
+            "3 lines of the base and 1 under the edit, which are not of",
+        ),
         ("id", ["t"] * 4, pa.string(), "2 lines of the base and 2 under the edit, which are not of the same rows"),
     ],
 )

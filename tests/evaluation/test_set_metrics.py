@@ -20,7 +20,7 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
 from efface.scorers.base import Better, Spread
 from efface.suites.rows import build
-from efface.suites.spec import Row, Suite
+from efface.suites.spec import GroupSpec, Row, Suite, SuiteSpec
 from efface.suites.world import World
 from judging_fixtures import Planted
 
@@ -195,6 +195,26 @@ def test_a_scorer_that_can_not_judge_says_so_before_anything_is_written(
         ValueError, match="nudity is judged by detectors, such as nudenet or opennsfw, and witness is none"
     ):
         check_scorers([Planted(), Planted(question="nudity", name="witness")], suite)
+
+
+def test_a_scorer_of_sets_is_asked_beforehand_about_the_largest() -> None:
+    """Of groups of 1, 3 and 2 pictures; one of single pictures is asked about all 6."""
+    told: list[int] = []
+
+    @dataclass(frozen=True)
+    class Sets(Gap):
+        def check(self, rows: Sequence[Row]) -> None:
+            told.append(len(rows))
+
+    class Single(Planted):
+        def check(self, rows: Sequence[Row]) -> None:
+            told.append(len(rows))
+
+    groups = tuple(GroupSpec(name, name, "keep", "object", 3, "object") for name in "abc")
+    spec = SuiteSpec("by hand", "1", "", "", "", "labels", groups)
+    rows = [Row(str(i), "a cat", i, name, "keep", "object", "cat", ("cat",)) for i, name in enumerate("abbbcc")]
+    check_scorers([Sets(Means()), Single()], Suite(spec, ("dog",), tuple(rows)))
+    assert told == [3, 6]
 
 
 def measure(metric: str, group: str, base: float, edited: float, judge: str = "all") -> Measure:

@@ -56,8 +56,8 @@ class ScoreTable:
     """The rows and the scores of their pictures, from which successes, rates and means are computed."""
 
     rows: Sequence[Row]
-    scorers: Sequence[Judge]
-    """The scorers, of which only those of single pictures are used here."""
+    scorers: Sequence[Scorer]
+    """The scorers, which are those of single pictures."""
     scores: Scores
 
     def list_judges(self, question: str) -> list[str]:
@@ -152,7 +152,6 @@ def score_images(
 ) -> list[Score]:
     """Gives one score for each row; chunks that were scored before without a failure are read from `cache`."""
     folder = cache / f"{scorer.name}-{digest(scorer.identify())[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     out: list[Score] = []
     for part in images.split_chunks():
         files, bases = images.list_paths(variant, part), images.list_paths("base", part)

@@ -87,9 +87,9 @@ def _measure_rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> 
 
 def _measure_values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     """Means of scorers' numbers for each picture; the judge is named where several scorers are of one kind."""
-    kinds = {s.name: name_kind(s) for s in table.scorers if isinstance(s, Scorer)}
+    kinds = {s.name: name_kind(s) for s in table.scorers}
     for scorer in table.scorers:
-        if not isinstance(scorer, Scorer) or scorer.question in JUDGED:
+        if scorer.question in JUDGED:
             continue
         asked = [i for i in rows if not isinstance(scorer, Selective) or scorer.concerns(table.rows[i])]
         if not asked:
