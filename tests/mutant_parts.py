@@ -33,7 +33,7 @@ OF_METHODS = (
     *("abo", "checks", "closed_form_base", "closed_form_methods", "closed_forms_on_flows", "configure", "hardened"),
     *("published_defaults", "refusals", "settings", "spm", "surgical"),
 )
-OF_LONG = ("checks", "composing", "mace", "published_defaults", "settings", "stages", "stereo")
+OF_LONG = ("checks", "composing", "mace", "mace_stages", "stereo_stages", "published_defaults", "settings", "stereo")
 WORDS = ("a_file_of_words_that_holds_the_target_is_refused", "the_tokenizers_words_are_a_vocabulary")
 WORDS += ("vocabulary_from_a_file_and_mixtures",)
 COMPOSE = ("every_setting_is_of_the_loop_or_of_an_answer", "a_setting_that_no_answer_reads_is_refused")

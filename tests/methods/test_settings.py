@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from efface.edits.edit import Edit
 from efface.methods.ac import AC
 from efface.methods.advunlearn import AdvUnlearn
 from efface.methods.age import AGE
-from efface.methods.answers import build_answer, list_missing, parse_options
+from efface.methods.answers import build_answer, list_missing, list_offered, parse_options
 from efface.methods.base import Trained
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
@@ -257,6 +258,12 @@ def test_options_by_name() -> None:
 
 def test_an_answer_is_built_of_what_its_constructor_names() -> None:
     assert list_missing(Composition, {"source", "pull"}) == ["negatives", "anchors", "push", "space"]
+    kinds: Any = {"a": Composition, "b": Anchor, "c": Denoising}
+    registry: Any = SimpleNamespace(list_names=lambda: list(kinds), get=kinds.get)
+    known = {"source", "space", "role"}
+    assert list_offered(registry, (), known) == ["b", "c"]  # of a composition it is not known how to pull
+    assert list_offered(registry, (Anchor,), known) == ["c"]
+    assert list_offered(registry, (), {*known, "negatives", "anchors", "pull", "push"}) == ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"negatives, anchors, push, space: give --option negatives=VALUE"):
         build_answer(OBJECTIVES, "composition", {"source": None}, {"pull": 1.0})
     parts = {"source": "ours", "eta": 1.0, "space": "eps", "model": "not named"}

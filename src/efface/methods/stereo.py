@@ -185,8 +185,9 @@ class Bench:
         """Finds the token embeddings [k, d] that bring the i-th target back, one in each round, by name."""
         how, target = self.how, self.erasure.targets[i]
         found: dict[str, Tensor] = {}
-        conds, so_far = self.encode_prompts(i), {}
-        pictures = self._draw_pictures(i) if how.rounds else self.model.get_embedding_table()[:0]
+        if not how.rounds:
+            return found
+        conds, so_far, pictures = self.encode_prompts(i), {}, self._draw_pictures(i)
         for r in range(how.rounds):
             name = f"{target} #{r + 1}"
             erase = partial(self.erase, name, Erasure((target,)), [conds], how.search_lr, how.search_eta)

@@ -1,58 +1,31 @@
-"""What the stages of MACE and STEREO train on, without a training."""
+"""What the stages of STEREO train on and leave on disk, without a training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.edits.edit import Edit
 from efface.functional.denoising import measure_denoising_errors
-from efface.methods import mace, stereo
-from efface.methods.closed_form import find_text_projections
-from efface.methods.mace import MACE
+from efface.methods import stereo
 from efface.methods.stereo import STEREO, Bench
 from efface.training.balance.sum import Sum
-from efface.training.objectives.attention import Attention, Focus
 from efface.training.objectives.composition import Composition
 from efface.training.states.conditions import Conditions
-from efface.training.states.pictures import Pictures
 from efface.training.states.trajectories import Student
 from efface.training.updates.dense import Dense
-from efface.training.updates.lowrank import LowRank
+from stage_fixtures import BOTH, Told
 
-BOTH = Erasure(("cat", "dog"))
 SHORT = STEREO(steps=5, batch=2, rounds=2, pictures=5, paths=4, draw_steps=3, seed=7, weights="xattn", attack_steps=3)
-SMALL = MACE(steps=4, batch=3, pictures=2, draw_steps=3, lr=0.25, rank=2, lamb=2.0, contexts=("{}", "a {} car"), seed=7)
-
-
-class Told:
-    """Stands for a trainer: notes what it is built of, and tells the progress of two steps."""
-
-    built: dict[str, Any]
-    checkpoint: object
-
-    def __init__(self, model: Any, erasure: Erasure, **parts: Any) -> None:
-        Told.built = {"model": model, "erasure": erasure, **parts}
-
-    def train(self, on_progress: Callable[..., None], checkpoint: object = None) -> Edit:
-        Told.checkpoint = checkpoint
-        of = Told.built["config"].steps
-        on_progress(1, of, loss=0.5)
-        on_progress(of, of)
-        return Edit({"a": torch.ones(1)}, {})
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> type[Told]:
-    monkeypatch.setattr(mace, "Trainer", Told)
     monkeypatch.setattr(stereo, "Trainer", Told)
     return Told
 
@@ -185,86 +158,52 @@ def test_stereos_search_goes_through_its_rounds_with_what_each_found(
     assert build_bench(eps_model, replace(SHORT, rounds=0)).search(0) == {} and len(erased) == 2
 
 
-def test_a_training_of_mace_has_the_methods_settings(eps_model: Any, told: Any, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
+def test_a_stage_of_stereo_is_made_once_and_waits_until_all_are_done(eps_model: Any, tmp_path: Path) -> None:
+    made: list[int] = []
 
-    def note(step: int, of: int, **_: Any) -> None:
-        steps.append((step, of))
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"word": torch.full((1, 2), float(len(made)))}
 
-    for focal, ends, segment in ((True, True, None), (False, False, lambda pictures, thing: pictures)):
-        method = replace(SMALL, focal=focal, end_tokens=ends, threshold=0.25, guidance=2.0)
-        method._train_target(eps_model, BOTH, 1, segment, note, None)
-        built = told.built
-        assert built["erasure"] == Erasure(("dog",)) and built["name"] == "MACE"
-        assert built["arguments"]["templates"] == SMALL.contexts and built["arguments"]["micro_batch"] == 0
-        assert built["arguments"]["request"] == {"targets": BOTH.targets, "anchor": "", "keep": ()}
-        config = built["config"]
-        assert (config.steps, config.batch, config.draw_steps, config.seed) == (4, 3, 3, 7)
-        assert config.templates == SMALL.contexts
-        (term,) = built["terms"]
-        assert type(term) is Attention and (term.threshold, term.ends, term.segment) == (0.25, ends, segment)
-        assert term.focus == (Focus() if focal else None)
-        source = term.source
-        assert type(source) is Pictures and (source.drawn, source.steps, source.guidance) == (2, 3, 2.0)
-        update = built["update"]
-        assert type(update) is LowRank and (update.selection, update.lr, update.rank) == ("xattn-strict", 0.25, 2)
-        assert built["balance"] == Sum()
-    assert steps == [(5, 8), (8, 8)] * 2
-    SMALL._train_target(eps_model, BOTH, 0, None, None, None)  # nobody listens
+    for _ in range(2):
+        bench = build_bench(eps_model, checkpoint=tmp_path / "checkpoint")
+        assert bench._run_stage("0.1.found", make)["word"].tolist() == [[1.0, 1.0]]
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.0.1.found"]
+    other = build_bench(eps_model, replace(SHORT, seed=8), checkpoint=tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=r"0\.1\.found belongs to another run"):
+        other._run_stage("0.1.found", make)
+    (tmp_path / "checkpoint.0.0.found").write_bytes((tmp_path / "checkpoint.0.1.found").read_bytes())
+    with pytest.raises(ValueError, match=r"0\.0\.found belongs to another run"):
+        build_bench(eps_model, checkpoint=tmp_path / "checkpoint")._run_stage("0.0.found", make)
+    bench.clear()
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.0.0.found"]
+    bench.clear()
+    assert build_bench(eps_model)._run_stage("0.1.found", make)["word"].tolist() == [[2.0, 2.0]]
 
 
-def test_mace_fuses_what_was_trained_for_each_target_with_the_refinement(
-    eps_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both closed forms by stacked least squares."""
-    rng = torch.Generator().manual_seed(3)
-    projections = find_text_projections(eps_model)
-    trained = [
-        {
-            f"{name}:{side}": 0.3 * torch.randn((w.shape[0], 2) if side == "up" else (2, w.shape[1]), generator=rng)
-            for name, w in projections.items()
-            for side in ("up", "down")
-        }
-        for _ in BOTH.targets
-    ]
-    seen: list[Any] = []
+def test_stereo_erases_all_that_was_found_from_the_base(eps_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each target's prompts, and the tokens of its rounds; the words next to them are told."""
+    table, seen = eps_model.get_embedding_table().detach(), []
+    ids = {target: eps_model.tokenize([target])[0, 1] for target in BOTH.targets}
 
-    def train(self: MACE, model: Any, erasure: Erasure, i: int, *rest: Any) -> Edit:
-        seen.append((i, {name: model.weights[name].detach().double().numpy() for name in projections}))
-        return Edit(trained[i], {})
+    def search(self: Bench, i: int) -> dict[str, torch.Tensor]:
+        name = self.erasure.targets[i]
+        return {f"{name} #1": table[ids[name]][None] + 1e-4}
 
-    monkeypatch.setattr(MACE, "_train_target", train)
-    erasure = Erasure(BOTH.targets, anchor="red car", keep=("lion",))
-    method = replace(SMALL, preserve_words=6, preserve_scale=0.5)
-    edit = method.train(eps_model, erasure, None, None, None)
-    assert [i for i, _ in seen] == [0, 1]
-    preserved = edit.meta["notes"]["preserved"]
-    assert preserved[0] == "lion" and not {"cat", "dog"} & {*preserved} and len(preserved) > 1
-    assert edit.meta["notes"]["anchor"] == "red car"
+    def erase(self: Bench, stage: str, erasure: Erasure, negatives: Any, lr: float, push: float) -> Any:
+        seen.append((stage, erasure, [list(each) for each in negatives], lr, push))
+        assert torch.equal(negatives[0]["cat"].tokens, eps_model.encode(["cat"]).tokens)
+        word = eps_model.encode_with_grad([""], (table[ids["dog"]][None] + 1e-4)[None])
+        assert torch.equal(negatives[1]["dog #1"].tokens, word.tokens)
+        return {"a": torch.ones(1)}
 
-    def read(words: Any) -> np.ndarray:
-        prompts = [context.format(word) for word in words for context in SMALL.contexts]
-        return eps_model.encode(prompts).tokens.flatten(0, 1).double().numpy()
-
-    kept = read(preserved)
-    # A target stands at 1 of "cat" and 2 of "a cat car"; red car at 1, 2 and 2, 3. Of eight tokens the others align.
-    goal = read(["red car"]).reshape(2, 8, 16)
-    own = [read([target]).reshape(2, 8, 16) for target in BOTH.targets]
-    old = [part for short, long in own for part in (short[:1], short[2:7], long[:2], long[3:7])]
-    new = [goal[0][:1], goal[0][3:8], goal[1][:2], goal[1][4:8]] * 2
-    for name in projections:
-        plain, refined = projections[name].detach().double().numpy(), seen[0][1][name]
-        rows = [*old, np.sqrt(0.5) * kept, np.sqrt(2.0) * np.eye(16)]
-        answers = [*(each @ plain.T for each in new), np.sqrt(0.5) * kept @ plain.T, np.sqrt(2.0) * plain.T]
-        wanted = np.linalg.lstsq(np.concatenate(rows), np.concatenate(answers), rcond=None)[0].T
-        assert np.allclose(refined, wanted, atol=1e-4) and np.array_equal(refined, seen[1][1][name])
-        rows = [np.sqrt(0.5) * kept, np.sqrt(2.0) * np.eye(16)]
-        answers = [np.sqrt(0.5) * kept @ refined.T, np.sqrt(2.0) * refined.T]
-        for target, change in zip(BOTH.targets, trained, strict=True):
-            moved = refined + (change[f"{name}:up"].double() @ change[f"{name}:down"].double()).numpy()
-            rows.append(read([target]))
-            answers.append(rows[-1] @ moved.T)
-        wanted = np.linalg.lstsq(np.concatenate(rows), np.concatenate(answers), rcond=None)[0].T
-        assert np.allclose(edit.values[name].numpy(), wanted, atol=1e-4)
-        assert edit.values[name].dtype == projections[name].dtype
-        assert not np.allclose(refined, projections[name].detach().numpy(), atol=1e-4)
+    monkeypatch.setattr(Bench, "search", search)
+    monkeypatch.setattr(Bench, "erase", erase)
+    monkeypatch.setattr(Bench, "clear", lambda self: seen.append("cleared"))
+    edit = replace(SHORT, lr=0.125, push=2.5).train(eps_model, BOTH, None, None, None)
+    assert seen == [("once", BOTH, [["cat", "cat #1"], ["dog", "dog #1"]], 0.125, 2.5), "cleared"]
+    assert edit.values == {"a": torch.ones(1)}
+    assert {key: word.strip() for key, word in edit.meta["notes"]["found"].items()} == {
+        "cat #1": "cat",
+        "dog #1": "dog",
+    }
