@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.compose import Compose
+from efface.training import objectives
 from efface.training.balance.constrained import Constrained
 from efface.training.balance.sum import Sum
 from efface.training.objectives.attacked import PrefixAttack
@@ -130,10 +132,8 @@ def test_the_objective_and_the_preservation_search_by_the_same_settings(eps_mode
     erase, keep = build(eps_model, CAT, objective="adaptive-anchor", **how)
     assert erase.search is keep.search
     found = keep.search.config
-    assert (found.hard, found.top, found.temperature, found.lr, found.gradient) == (
-        *(False, 3, 0.7, 0.2),
-        "straight-through",
-    )
+    assert (found.hard, found.top, found.temperature, found.lr) == (False, 3, 0.7, 0.2)
+    assert found.gradient == "straight-through"
     _, scored = build(eps_model, CAT, search_gradient="score", **ADVERSARIAL)
     assert scored.search.config.gradient == "score" and scored.search.config.hard
 
@@ -249,3 +249,51 @@ def test_a_search_alone_checks_its_mixture_and_a_mask_alone_its_reach() -> None:
     assert Compose(source="frozen", lr=1e-5).lr == 1e-5  # a mask of this lr would prune nothing
     with pytest.raises(ValueError, match="nothing would be pruned"):
         Compose(update_="mask", lr=1e-5)
+
+
+OWN = '''"""{name}: an objective of its own. An example, no paper's."""
+
+from typing import final
+
+from efface.training.interfaces import Term
+
+
+@final
+class {name}(Term):
+    """Predicts nothing."""
+
+    role = "erase"
+
+    def __init__(self, {arguments}) -> None:
+        self.given = {{each: value for each, value in locals().items() if each != "self"}}
+
+    def build_queries(self, context, step):
+        return None
+
+    def compute_loss(self, context, queries, predictions):
+        raise AssertionError
+'''
+
+
+def test_an_answer_of_the_catalogue_reads_the_settings_that_its_constructor_names(
+    eps_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, arguments in (("Placed", "source, selection, eta, pull"), ("Alone", "erasure, label='x'")):
+        (tmp_path / f"{name.lower()}.py").write_text(OWN.format(name=name, arguments=arguments), encoding="utf-8")
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
+    how: dict[str, Any] = {"objective": "placed", "option": ("pull=2.0",), "eta": 3.0, "weights": "xattn"}
+    for place in ({"states": "pictures", "pictures": 3}, {"source": "frozen", "paths": 2}):
+        term, _ = build(eps_model, CAT, **how, **place)
+        assert [term.given[key] for key in ("selection", "eta", "pull")] == ["xattn", 3.0, 2.0]
+        assert type(term.given["source"].source) is (Pictures if "states" in place else Frozen)
+    with pytest.raises(ValueError, match="no use for label='lion' with objective placed"):
+        Compose(**how, label="lion")
+    with pytest.raises(ValueError, match=r"no objective 'placed'; there are negative-guidance.*, alone"):
+        Compose(objective="placed")  # nobody says how far to pull
+    alone, _ = build(eps_model, CAT, objective="alone", label="lion")
+    assert alone.given == {"erasure": CAT, "label": "lion"}
+    for idle in ({"states": "pictures"}, {"eta": 2.0}):
+        with pytest.raises(ValueError, match=f"no use for {next(iter(idle))}=.* with objective alone"):
+            Compose(objective="alone", **idle)
+    with pytest.raises(ValueError, match=r"no states 'dreams'; there are trajectories, pictures$"):
+        Compose(states="dreams")  # type: ignore[arg-type]

@@ -147,3 +147,11 @@ def test_mace_fuses_what_was_trained_for_each_target_with_the_refinement(
         assert np.allclose(edit.values[name].numpy(), wanted, atol=1e-4)
         assert edit.values[name].dtype == projections[name].dtype
         assert not np.allclose(refined, projections[name].detach().numpy(), atol=1e-4)
+
+
+def test_mace_reads_every_token_of_every_prompt_of_what_it_preserves(eps_model: Any) -> None:
+    """Of no words none, not even the start token."""
+    assert SMALL._encode_all(eps_model, []).shape == (0, 16)
+    found = SMALL._encode_all(eps_model, ["lion", "rose"])
+    wanted = eps_model.encode(["lion", "a lion car", "rose", "a rose car"]).tokens.flatten(0, 1).double()
+    assert found.dtype == torch.double and torch.equal(found, wanted)
