@@ -233,7 +233,7 @@ def quick_models() -> Iterator[None]:
 
 def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--kills", type=int, default=200, help="over all commands")
+    flags.add_argument("--kills", type=int, default=200, help="over all commands, of each an equal number, rounded up")
     flags.add_argument("--command", default="")
     flags.add_argument("--seed", type=int, default=0)
     given = flags.parse_args()
@@ -246,10 +246,13 @@ def main() -> int:
         commands = list_commands(str(bundle / "model"), str(edit / "x.safetensors"))
         assert call(commands["erase"], edit) == 0
         chosen = [c for c in commands.values() if given.command in ("", c.name)]
+        each = -(-given.kills // len(chosen))
         for command in chosen:
-            wrong += kill(commands, command, Path(top), -(-given.kills // len(chosen)), given.seed)
+            wrong += kill(commands, command, Path(top), each, given.seed)
     print("\n".join(wrong))
-    print(f"{given.kills} kills of {len(chosen)} commands in {time.monotonic() - began:.0f} s, {len(wrong)} faults")
+    print(
+        f"{each * len(chosen)} kills of {len(chosen)} commands in {time.monotonic() - began:.0f} s, {len(wrong)} faults"
+    )
     return int(bool(wrong))
 
 

@@ -62,12 +62,15 @@ def test_what_mace_trained_for_a_target_is_read_again_by_the_same_run_alone(
     eps_model: Any, told: Any, tmp_path: Path
 ) -> None:
     """Its notes may differ, since they are of a training that may not have been made."""
-    before, file = told.trained, tmp_path / "checkpoint"
-    for trained in (1, 1):
-        edit = SMALL._train_target(eps_model, BOTH, 1, None, None, file)
-        assert torch.equal(edit.values["a"], torch.ones(1)) and told.trained == before + trained
-    assert told.checkpoint == file
-    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.1.done"]
+    file = tmp_path / "checkpoint"
+    for i in (0, 1):
+        told.trained = 0
+        SMALL._train_target(eps_model, BOTH, i, None, None, file)
+        assert told.trained == 1 and told.checkpoint == file
+        told.trained = 7  # as long as another process had trained
+        edit = SMALL._train_target(eps_model, BOTH, i, None, None, file)
+        assert torch.equal(edit.values["a"], torch.ones(1)) and told.trained == 7
+    assert {each.name for each in tmp_path.iterdir()} == {"checkpoint.0.done", "checkpoint.1.done"}
     with pytest.raises(ValueError, match=r"checkpoint\.1\.done belongs to another run"):
         replace(SMALL, lr=0.5)._train_target(eps_model, BOTH, 1, None, None, file)
 
@@ -82,7 +85,8 @@ def test_what_waits_beside_a_checkpoint_goes_when_mace_is_done(
     }
 
     def train(self: MACE, model: Any, erasure: Erasure, i: int, *rest: Any) -> Edit:
-        (tmp_path / f"checkpoint.{i}.done").touch()
+        if i == 0:  # of the second it is gone already
+            (tmp_path / "checkpoint.0.done").touch()
         return Edit(nothing, {})
 
     monkeypatch.setattr(MACE, "_train_target", train)
