@@ -159,3 +159,9 @@ def test_mace_reads_every_token_of_every_prompt_of_what_it_preserves(eps_model: 
     found = SMALL._encode_all(eps_model, ["lion", "rose"])
     wanted = eps_model.encode(["lion", "a lion car", "rose", "a rose car"]).tokens.flatten(0, 1).double()
     assert found.dtype == torch.double and torch.equal(found, wanted)
+
+
+def test_mace_reads_the_tokens_of_a_prompt_that_is_cut_off_up_to_its_end_token(eps_model: Any) -> None:
+    whole, cut = mace._read(eps_model, "a cat"), mace._read(eps_model, "a cat a a a a a a a a")
+    assert len(whole) == 4 and len(cut) == 8
+    assert cut[:3] == whole[:3] and cut[-1] == whole[-1]
