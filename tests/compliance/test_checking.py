@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from efface.compliance import checking
-from efface.compliance.takedown import Takedown, Untested, build_takedown, list_files, list_untested, read_takedown
+from efface.compliance.takedown import Takedown, build_takedown, list_files, read_takedown
+from efface.compliance.untested import Untested, list_untested
 from efface.evaluation.images import digest
 from efface.evaluation.rows_table import read_rows
 from efface.records.attack_files import read_file

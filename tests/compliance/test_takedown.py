@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from basis_fixtures import change_attacks
 from efface.compliance import checking, takedown
+from efface.compliance.untested import Untested, list_untested
 from efface.records.attacks import Batch, PlannedAttack, RowResult
-from efface.records.report import SuitePart
+from efface.records.report import Alarm, SuitePart
 from efface.records.sealed import write_sealed
 from efface.suites import read_spec
-from report_fixtures import record, write_attacks, write_evaluation
+from report_fixtures import build_measures, build_share, measure, record, write_attacks, write_evaluation
 
 DRAWN = {"target": "the target"}
 
@@ -62,14 +64,14 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
             takedown.read_takedown(folder / "takedown.json")
 
 
-def describe_unchecked(found: list[takedown.Untested]) -> str:
+def describe_unchecked(found: list[Untested]) -> str:
     return "\n".join(f"{u.what} ({u.why})" for u in found)
 
 
 def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
     known = read_spec("glyphs-objects")
     suite = SuitePart(name=known.name, version=known.version, licence="", source="", groups=DRAWN)
-    found = describe_unchecked(takedown.list_untested(record(suite=suite)))
+    found = describe_unchecked(list_untested(record(suite=suite)))
     for group in known.groups:
         assert (f"group {group.name}:" in found) == (group.name not in DRAWN)
     for words in ("languages other", "attacks of any kind", "quality of the pictures", "strengths other than 1"):
@@ -78,13 +80,13 @@ def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
         assert words in found
     old = suite.model_copy(update={"version": "0"})
     assert "other groups of glyphs-objects (not known of version 0)" in describe_unchecked(
-        takedown.list_untested(record(suite=old))
+        list_untested(record(suite=old))
     )
 
 
 def test_what_was_done_is_not_called_untested(folder: Path) -> None:
     spoken = SuitePart(name="x", version="1", licence="", source="", groups={"language": "other languages"})
-    assert "languages other" not in describe_unchecked(takedown.list_untested(record(suite=spoken)))
+    assert "languages other" not in describe_unchecked(list_untested(record(suite=spoken)))
     write_attacks(folder)
     found = describe_unchecked(list(takedown.build_takedown(folder).untested))
     assert "attacks of any kind" not in found and "synonyms" not in found and "seeds" in found
@@ -170,3 +172,26 @@ def test_other_prompts_under_the_same_file_hash_are_noticed(folder: Path) -> Non
     other = made.model_copy(update={"rows_digest": "0" * 32})
     found = list_outcomes(folder, other)
     assert found["prompts, seeds and questions"] == "differs" and found["the record itself"] == "differs"
+
+
+def test_rates_without_one_of_all_judges_are_those_of_each_judge(tmp_path: Path) -> None:
+    """A protocol of detectors has its headlines from them."""
+    ner = [
+        measure("ner", "target", build_share(5, 50), build_share(40, 50), judge=judge, threshold=0.6)
+        for judge in ("one", "two")
+    ]
+    both = [measure("ner", "target", build_share(1, 50), judge=judge, threshold=0.3) for judge in ("all", "one")]
+    found = (*build_measures(), *ner, *both)
+    made = takedown.build_takedown(write_evaluation(tmp_path, measures=found, headlines=("ner/target/0.6",)))
+    rates = [(m.judge, m.threshold) for m in made.rates if m.metric == "ner"]
+    assert rates == [("one", 0.6), ("two", 0.6), ("all", 0.3)]
+    assert [m.judge for m in made.rates if m.metric == "esr1"] == ["all"]
+
+
+def test_the_alarms_of_attacks_and_what_speaks_against_them_are_in_the_record(folder: Path) -> None:
+    write_attacks(folder)
+    alarms = tuple(Alarm(name=n, raised_when="then", means="m", do="d") for n in ("zero gradients", "one judge alone"))
+    change_attacks(folder, alarms=(*alarms, *record().alarms), targets=("dog",))
+    made = takedown.build_takedown(folder)
+    assert [a.name for a in made.alarms] == ["too hot", "zero gradients", "one judge alone"]
+    assert "no attack was made on cat" in [u.why for u in made.untested]

@@ -11,7 +11,7 @@ import pytest
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.evaluation.alarms import LEFT_OUT, UNTESTED, warn_of_fitted
-from efface.evaluation.evaluate import _warn_of_fitted, evaluate
+from efface.evaluation.evaluate import _warn_of_fitted, evaluate, read_used_templates
 from efface.models.adapters.sd import StableDiffusion
 from efface.suites.listed import read_list
 from efface.suites.rows import build
@@ -95,3 +95,13 @@ def test_a_report_says_which_targets_no_prompt_asks_for_by_their_name(
     ):
         record = evaluate(model, edit, suite, [Planted()], tmp_path / name)
         assert [alarm.raised_when for alarm in record.alarms if alarm.name == UNTESTED] == says
+
+
+def test_the_prompts_of_a_fit_are_its_templates_and_contexts_and_those_of_every_part_of_a_merge() -> None:
+    parts = [
+        {"method": "UCE", "arguments": {"templates": ["{}", "a {}"]}, "strength": 1},
+        {"method": "merge", "arguments": {"edits": [{"method": "MACE", "arguments": {"contexts": ["the {}"]}}]}},
+    ]
+    assert read_used_templates({"edits": parts, "steps": 3}) == ["{}", "a {}", "the {}"]
+    assert read_used_templates({"templates": None, "contexts": ("my {}", 3)}) == ["my {}"]
+    assert read_used_templates({"steps": 3}) == read_used_templates("templates") == []

@@ -6,31 +6,25 @@ It is made from a finished evaluation and adds no claims to it; `checking` compu
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ..attacks import list_names as attack_names
 from ..evaluation.places import read_places
 from ..files import hash_file, read_versioned
-from ..plurals import write_count
-from ..records.attack_files import list_interrupted_batches, read_file
-from ..records.attacks import AttackRecord, InterruptedAttack
+from ..records.attack_files import list_interrupted_batches
+from ..records.attacks import AttackRecord
 from ..records.basis import ROWS, read_evaluation, require_edit
-from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart
+from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, SuitePart
 from ..records.sealed import digest_of
-from ..suites import read_spec
-from ..suites.spec import list_names as suite_names
 from .gate import add_attack_measures
+from .untested import Untested, list_undigested, list_untested
 
 FORMAT_VERSION = 2
 EARLIER = 1
 """An earlier version that is still read: it lacks `result`, and the request's `requester` and `responder`."""
 PAGE = "takedown.html"
 FILES = ("report.json", "rows.parquet", "attacks.json")
-OTHER_LANGUAGES = ("language", "languages", "translation", "translations")
-QUALITY = ("fid", "kid", "clip", "lpips", "ssim")
 
 
 class Request(Part):
@@ -62,13 +56,6 @@ class Result(Part):
     outcome: Literal["ready", "not ready", "undecided"]
     sentence: str
     rules: tuple[Finding, ...]
-
-
-class Untested(Part):
-    """Something that was not tested."""
-
-    what: str
-    why: str
 
 
 class Takedown(Part):
@@ -156,13 +143,14 @@ def build_takedown(
         ),
         "result": result,
         "edit_file": edit_file,
-        "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
-        "untested": (*list_untested(record, *_list_attacks(attacks)), *_list_undigested(folder, evaluation)),
+        "rates": tuple(m for m in record.measures if m.unit == "number" or record.comes_first(m)),
+        "untested": (*list_untested(record, attacks), *list_undigested(folder, evaluation)),
+        "alarms": tuple({(a.name, a.raised_when): a for a in (*record.alarms, *_list_alarms(attacks))}.values()),
         "files": {name: hash_file(folder / name) for name in names},
         "signer": signer,
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
-    data |= {name: getattr(record, name) for name in (*same, "rule", "headlines", "alarms")}
+    data |= {name: getattr(record, name) for name in (*same, "rule", "headlines")}
     unsigned = Takedown(**data, digest="")
     return unsigned.model_copy(update={"digest": digest_takedown(unsigned)})
 
@@ -189,92 +177,8 @@ def read_takedown(path: Path) -> Takedown:
     return read_versioned(path, (EARLIER, FORMAT_VERSION), Takedown.model_validate, "make it again")
 
 
-def list_untested(
-    record: Record, attacked: Sequence[str] = (), interrupted: Sequence[InterruptedAttack] = ()
-) -> list[Untested]:
-    """Lists what an evaluation did not test.
-
-    Args:
-        record: the evaluation's record.
-        attacked: the attacks that were finished.
-        interrupted: the attacks on the target that were begun and interrupted.
-    """
-    not_attacked = _list_not_attacked(attacked, interrupted)
-    return [*_list_not_drawn(record), *not_attacked, *_list_not_varied(record.drawing), *_list_never_tested()]
-
-
-def _list_not_drawn(record: Record) -> list[Untested]:
-    suite, drawn = record.suite, record.suite.groups
-    known = read_spec(suite.name) if suite.name in suite_names() else None
-    groups = known.groups if known and known.version == suite.version else ()
-    other = known is not None and not groups
-    out = [Untested(what=f"other groups of {suite.name}", why=f"not known of version {suite.version}")] if other else []
-    out += [
-        Untested(what=f"prompts of group {g.name}: {g.title}", why=f"not drawn; {suite.name} has this group")
-        for g in groups
-        if g.name not in drawn
-    ]
-    if not any(word in name.casefold() for name in drawn for word in OTHER_LANGUAGES):
-        out.append(Untested(what="prompts in languages other than the suite's", why="no such group was drawn"))
-    if not {m.metric for m in record.measures} & set(QUALITY):
-        out.append(Untested(what="quality of the pictures as such", why="no scorer of it was asked"))
-    return out
-
-
-def _list_not_attacked(attacked: Sequence[str], interrupted: Sequence[InterruptedAttack]) -> list[Untested]:
-    if not attacked and not interrupted:
-        return [Untested(what="attacks of any kind: whether the target can be brought back", why="none was run")]
-    stopped = [
-        Untested(
-            what=f"attack {each.attack} to its end",
-            why=f"interrupted after {len(each.row_results)} of {write_count(each.rows, 'prompt')}, of which it broke "
-            f"{sum(row.broken is True for row in each.row_results)}",
-        )
-        for each in interrupted
-    ]
-    begun = {*attacked, *(each.attack for each in interrupted)}
-    left = [name for name in attack_names() if name not in begun]
-    return [*stopped, *([Untested(what=f"attacks {', '.join(left)}", why="not run")] if left else [])]
-
-
-def _list_not_varied(drawing: Drawing) -> list[Untested]:
-    rescaled = f", rescaled by {drawing.guidance_rescale:g}" if drawing.guidance_rescale else ""
-    only = (
-        f"strengths other than {drawing.strength:g}",
-        f"schedulers other than {drawing.scheduler}",
-        f"step counts other than {drawing.steps}",
-        f"guidance other than {drawing.guidance:g}{rescaled}",
-        f"resolutions other than {drawing.resolution}",
-        f"precisions other than {drawing.compute}",
-    )
-    return [Untested(what="; ".join(only), why="every picture was drawn in this one way")]
-
-
-def _list_never_tested() -> list[Untested]:
-    """What no evaluation of this toolkit tests."""
-    return [
-        Untested(what="the edit merged with LoRA adapters, other edits or other checkpoints", why="judged on its base"),
-        Untested(what="the text encoder or the autoencoder exchanged for another", why="judged on its base"),
-        Untested(what="kept concepts that the suite does not name", why="nobody asked for them"),
-        Untested(what="what no judge has a label for", why="the judges answer with their own labels only"),
-    ]
-
-
-def _list_undigested(folder: Path, evaluation: Record) -> list[Untested]:
-    """Lists the files of earlier versions, which have no digest of their own."""
-    attacks = read_file(folder)
-    files = {FILES[0]: evaluation.digest, FILES[2]: attacks.digest if attacks else "none there"}
-    why = "it has no digest, because an earlier version wrote it"
-    names = [name for name, digest in files.items() if not digest]
-    return [Untested(what=f"whether {name} was changed after it was written", why=why) for name in names]
-
-
-def _list_attacks(found: AttackRecord | None) -> tuple[list[str], list[InterruptedAttack]]:
-    """The names of the finished attacks on the target, and the interrupted ones."""
-    if found is None:
-        return [], []
-    made = [t.attack for t in found.measures if t.condition == "target" and not t.missing]
-    return made, [each for each in found.interrupted if each.condition == "target"]
+def _list_alarms(found: AttackRecord | None) -> tuple[Alarm, ...]:
+    return found.alarms if found else ()
 
 
 def _find_edit(folder: Path) -> str:

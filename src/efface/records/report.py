@@ -215,6 +215,10 @@ class Record(Part):
                 return m
         return None
 
+    def comes_first(self, m: Measure) -> bool:
+        """Whether a number is that of all judges together, or there is none of these, as for a detector's rates."""
+        return m.judge == "all" or self.find(m.metric, m.group, threshold=m.threshold) is None
+
     def list_headlines(self) -> list[Measure]:
         found = [self._find_named(*h.split("/")) for h in self.headlines]
         return [m for m in found if m is not None]

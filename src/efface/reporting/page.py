@@ -71,7 +71,7 @@ class Part:
 
     def comes_first(self, m: Measure) -> bool:
         """Whether a number belongs in the first table: that of all judges together where there is one."""
-        return m.judge == "all" or self.record.find(m.metric, m.group) is None
+        return self.record.comes_first(m)
 
     def list_by_judge(self) -> list[Measure]:
         return [m for m in self.record.measures if not self.comes_first(m)]
