@@ -28,6 +28,7 @@ from .takedown_stages import (
     choose_trial,
     describe_no_export,
     export_trial,
+    require_own_export,
     try_method,
 )
 
@@ -218,6 +219,7 @@ def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
     from ..reporting.verdict import build_verdict
 
     best = choose_trial(trials)
+    require_own_export(work, best)
     attacks = attack_trial(work, best)
     audit_trial(work, best)
     page = report([t.folder for t in (best, *(t for t in trials if t is not best))], work.out / "report.html")

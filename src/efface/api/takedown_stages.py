@@ -208,6 +208,26 @@ def describe_no_export(best: Trial, trials: Sequence[Trial]) -> str:
     )
 
 
+def require_own_export(work: Work, best: Trial) -> None:
+    """Checks, before anything is attacked, that an export that is there already is of the edit that was judged.
+
+    Raises:
+        ValueError: it is of another edit, such as one that was fitted here before.
+    """
+    from ..models.loading import RECORD
+    from ..records.export import read_export
+
+    place = work.out / best.method / "export"
+    if not place.exists():
+        return
+    said = read_export(place / RECORD).get("edit_sha256")
+    if said and said != (found := hash_file(best.edit)):
+        raise ValueError(
+            f"{place} is of another edit than {best.edit} (sha256 {said[:16]}… and {found[:16]}…); move it away, and "
+            "run the same command again"
+        )
+
+
 def export_trial(work: Work, best: Trial, verdict: ReportVerdict) -> dict[str, Path]:
     """Exports the edited model to a folder whose card has the verdict; an edit without weights has no export."""
     from ..edits.edit import Edit
