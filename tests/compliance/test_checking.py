@@ -16,7 +16,7 @@ from efface.compliance.untested import Untested, list_untested
 from efface.evaluation.images import digest
 from efface.evaluation.rows_table import read_rows
 from efface.records.attack_files import read_file
-from efface.records.attacks import InterruptedAttack, RowResult
+from efface.records.attacks import Condition, InterruptedAttack, RowResult
 from efface.records.report import RowsFile, read_report
 from efface.records.sealed import write_sealed
 from efface.suites.spec import Row
@@ -102,9 +102,10 @@ def test_an_attack_that_was_interrupted_on_a_control_is_not_one_on_the_target(fo
     record = read_file(folder)
     assert record
     results = (RowResult(row="target/cat/0", broken=True, queries=1),)
+    begun: tuple[tuple[str, Condition], ...] = (("seeds", "target"), ("merge", "control-base"))
     stopped = [
         InterruptedAttack(attack=attack, condition=condition, version="1", settings={}, rows=4, row_results=results)
-        for attack, condition in (("seeds", "target"), ("merge", "control-base"))
+        for attack, condition in begun
     ]
     write_sealed(folder / "attacks.json", record.model_copy(update={"interrupted": tuple(stopped)}))
     whats = [each.what for each in build_takedown(folder).untested]

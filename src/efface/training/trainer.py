@@ -154,10 +154,9 @@ class Trainer:
                     yield learner
 
     def make_step(self, index: int, learner: Learner, stream: int = 0) -> Step:
-        """The step of this index, with its random choices.
+        """The step of this index, whose random choices depend on the seed, the index and the stream alone.
 
-        The choices depend on the seed, the index and the stream alone. Steps of the schedule have stream 0; another
-        stream gives other choices at the same index.
+        Steps of the schedule have stream 0; another stream gives other choices at the same index.
         """
         rng = torch.Generator().manual_seed((self.config.seed * APART + index) * 1_009 + stream)
         n = self.config.batch
