@@ -40,13 +40,13 @@ def measure(cells: Iterable[Mapping[str, Any]]) -> Rates:
         if cell["kind"] == "erase":
             fits.setdefault(how["method"], []).append(took)
         elif cell["kind"] == "attack":
-            tried = FLOORS * (how["rows"] + CONTROLS * how["controls"]) * int(how["budget"])
+            tried = FLOORS * (how["rows"] + CONTROLS * how["controls"]) * int(how.get("queries") or how["budget"])
             queries.setdefault(how["attack"], []).append(took / tried)
         elif cell["kind"] == "evaluate":
             drawn = sum(m["edited"]["n"] for m in cell["result"]["measures"] if m["metric"] == "pixels")
             pictures += [took / drawn] if drawn else []
-    means = [{name: statistics.fmean(some) for name, some in found.items()} for found in (fits, queries)]
-    return Rates(statistics.median(pictures) if pictures else 1.0, 1.0, *means)
+    fitted, asked = ({name: statistics.fmean(some) for name, some in found.items()} for found in (fits, queries))
+    return Rates(statistics.median(pictures) if pictures else 1.0, fits=fitted, queries=asked)
 
 
 def main() -> None:

@@ -102,8 +102,10 @@ class Sweep:
         part = choose_part(expand(grid), self.concept, self.method, self.seed)
         found = forecast(grid, part, self.seconds_picture, self.seconds_update)
         memory = describe_memory(part, self.device)
-        data = {**asdict(found), "hours": found.hours, "memory": memory}
-        print_result(data, self.json, "\n".join([*found.format_lines(), *memory]))
+        finished = sum(1 for _ in (self.out / "cells").glob("*.json"))
+        data = {**asdict(found), "hours": found.hours, "memory": memory, "finished": finished}
+        there = [f"finished in {self.out}: {finished:,}, which this count does not leave out"]
+        print_result(data, self.json, "\n".join([*found.format_lines(), *memory, *(there if finished else [])]))
         return 0
 
     def _format_command(self) -> str:

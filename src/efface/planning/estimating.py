@@ -67,9 +67,14 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
     return _estimate_by_trial(trainer, progress)
 
 
-def estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
-    """Plans a training from shapes of tensors alone; `estimate` calls this where trial steps would cost too much."""
-    cost = measure_shapes(trainer, progress)
+def estimate_from_shapes(
+    trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None, drawing: PeakFit | None = None
+) -> Plan:
+    """Plans a training from shapes of tensors alone; `estimate` calls this where trial steps would cost too much.
+
+    `drawing` is what `shapes.fit_drawing` found of the model, where several trainings of it are planned.
+    """
+    cost = measure_shapes(trainer, progress, drawing)
     plan = _plan(trainer, cost.each, cost.step_peak, cost.waiting, cost.drawing)
     micro = min(plan.rows, trainer.config.micro_batch or plan.rows)
     return replace(plan, micro=micro, apart=cost.apart, from_shapes=True)

@@ -92,11 +92,12 @@ def is_trial_cheap(trainer: Trainer) -> bool:
     return trial <= SHARE * config.steps * config.batch * (3 * student + teacher)
 
 
-def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> ShapeCost:
+def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None], drawing: PeakFit | None = None) -> ShapeCost:
     """Measures the run's steps and its drawing without a pass of the network.
 
     Args:
         progress: called as progress(done, of) before each part and at the end.
+        drawing: what `fit_drawing` found of the model, which is measured here if it is missing.
 
     Raises:
         RuntimeError: a term, a network or a kernel needs numbers where there are shapes alone.
@@ -110,7 +111,7 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     more = few if alone else measure_step_shapes(trainer, 2 * n)[0]
     step_peak = PeakFit.from_size(find_peak(few)) if alone else PeakFit.through(few, more, n * each)
     progress(2, 3)
-    drawing = PeakFit.through(measure_drawing_shapes(trainer.model, 1), measure_drawing_shapes(trainer.model, 2))
+    drawing = drawing or fit_drawing(trainer.model)
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
@@ -132,6 +133,11 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[Momen
                     held.append(compute_gradients(step.learner.list_params(), total))  # type: ignore[attr-defined]
     states = count_bytes(_list_states(asked))
     return [(made, live + states) for made, live in tracker.moments], count_student_rows(trainer, asked)
+
+
+def fit_drawing(model: Model) -> PeakFit:
+    """Bytes that a sampling step adds, by the number of pictures: one for all trainings of a model."""
+    return PeakFit.through(measure_drawing_shapes(model, 1), measure_drawing_shapes(model, 2))
 
 
 def measure_drawing_shapes(model: Model, n: int) -> Moments:

@@ -48,6 +48,8 @@ class Forecast:
     """Of one device, by kind of work: erasures, pictures, attacks, audits, neurons."""
     rates: Rates
     """At which these seconds are counted."""
+    sure: str
+    """How sure the seconds are."""
 
     @property
     def hours(self) -> float:
@@ -65,6 +67,7 @@ class Forecast:
             f"and at most {self.attack_pictures:,} in attacks",
             f"about {self.hours:.1f} hours of one device ({parts}), at {self.rates.picture:.2g} s a picture "
             f"and {self.rates.update:.2g} s an update{known}",
+            self.sure,
         ]
         told += [f"to be fetched: {each}" for each in self.fetched]
         return told + [f"not counted: {each}" for each in self.unknown]
@@ -78,7 +81,13 @@ def forecast(
     Args:
         part: the jobs; all of the grid's where this is missing.
         picture, update: seconds that they take on the user's device, in the place of the grid's.
+
+    Raises:
+        ValueError: such a number is not above 0.
     """
+    for name, given in (("picture", picture), ("update", update)):
+        if given is not None and not 0 < given < float("inf"):
+            raise ValueError(f"the seconds of a {name} are a number above 0, got {given:g}")
     jobs = expand(grid) if part is None else part
     picture, update = picture or grid.seconds_picture, update or grid.seconds_update
     rates = {model: read_rates(model).scale(picture, update) for model in grid.models}
@@ -101,6 +110,24 @@ def forecast(
         unknown=tuple(dict.fromkeys(unknown)),
         seconds=seconds | {"pictures": seconds["pictures"] + base},
         rates=rates[grid.models[0]],
+        sure=_say_how_sure(all(rates[model].measured for model in grid.models), picture, update),
+    )
+
+
+def _say_how_sure(measured: bool, picture: float | None, update: float | None) -> str:
+    """How sure the seconds of a forecast are."""
+    if measured:
+        own = " scaled to yours;" if picture or update else ""
+        return f"these are seconds measured on one core;{own} beside other work cells took up to 1.3 times as long"
+    guessed = [name for name, given in (("picture", picture), ("update", update)) if given is None]
+    if guessed:
+        flags = " and ".join(f"--seconds-{name}" for name in guessed)
+        return (
+            f"these hours are a guess, because nobody measured this model: 1 s stands for {' and '.join(guessed)}; "
+            f"measure yours, and give {flags}. What a training draws to train on, and closed forms, are not counted"
+        )
+    return (
+        "these hours are as sure as your seconds; what a training draws to train on, and closed forms, are not counted"
     )
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..catalog import ATTACKS, METHODS, did_you_mean
+from ..catalog import did_you_mean
 from ..files import naming, parse_toml_value, read_toml
-from .reported import check_reported
+from .grid_checks import check_grid
 
 ALL = "all"
 """The split of concepts that are listed without a split."""
@@ -176,8 +175,7 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
         _change_key(found, change)
     if isinstance(listed := found.get("concepts"), list):
         found["concepts"] = {ALL: listed}
-    if isinstance(model := found.pop("model", None), str):
-        found["models"] = [model]
+    _unite_models(path, found, changes)
     if fraction is not None:
         found["fraction"] = fraction
     try:
@@ -185,8 +183,21 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
     except ValidationError as error:
         raise ValueError(f"{path}: {_explain(error)}") from error
     with naming(path):
-        _check(grid)
+        check_grid(grid)
     return grid
+
+
+def _unite_models(path: Path, found: dict[str, Any], changes: Sequence[str]) -> None:
+    """Writes `model`, which names one, as `models`; raises ValueError where both are given, or it is no text."""
+    if {"model", "models"} <= set(found):
+        given = [key for key in ("model", "models") if any(c.partition("=")[0].strip() == key for c in changes)]
+        if len(given) != 1:
+            raise ValueError(f"{path}: it has both model and models; leave one out")
+        found.pop("model" if given == ["models"] else "models")
+    if "model" in found:
+        if not isinstance(found["model"], str):
+            raise ValueError(f'{path}: model is a text, such as model = "glyphs"; several are models = [...]')
+        found["models"] = [found.pop("model")]
 
 
 def _explain(error: ValidationError) -> str:
@@ -216,65 +227,3 @@ def _change_key(found: dict[str, Any], change: str) -> None:
     if not equals or not last:
         raise ValueError(f"{change!r} is no KEY=VALUE, such as settings.esd.steps=100 or suite=prompts.csv")
     found[last] = parse_toml_value(value.strip())
-
-
-def _check(grid: Grid) -> None:
-    if not (grid.models and any(grid.concepts.values()) and (grid.methods or grid.variants)):
-        raise ValueError("it asks for nothing: it needs models, concepts, and methods or variants")
-    if stray := [column for column in grid.columns if column.count("/") != 1]:
-        raise ValueError(
-            f"columns names {stray[0]!r}; a column is METRIC/GROUP, such as esr1/target or asr@seeds/target"
-        )
-    labels = [*grid.methods, *(v.name for v in grid.variants)]
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"two methods or variants share a name: {', '.join(labels)}")
-    for method in (*grid.methods, *(v.method for v in grid.variants), *grid.settings):
-        METHODS.find_name(method)
-    for attack in (*grid.attacks, *(grid.weaker_attacks or ()), *(a for v in grid.variants for a in v.attacks or ())):
-        if attack != "standard":
-            ATTACKS.find_name(attack)
-    _check_names(grid, labels)
-    methods = [*(v.method for v in grid.variants), *grid.settings]
-    check_reported(grid.reported, [*labels, *methods], [c for some in grid.concepts.values() for c in some])
-
-
-def _check_names(grid: Grid, labels: list[str]) -> None:
-    """Raises ValueError where a table of the grid names a concept, method or setting that the grid does not have."""
-    concepts = {c for some in grid.concepts.values() for c in some}
-    spoken: dict[str, Iterable[str]] = {"[anchors]": grid.anchors, "[keep]": grid.keep}
-    spoken |= {f"concepts of variant {v.name}": v.concepts or () for v in grid.variants}
-    spoken |= {"[neurons.adversarial]": grid.neurons.adversarial if grid.neurons else ()}
-    for name, named in spoken.items():
-        if stray := sorted(set(named) - concepts):
-            raise ValueError(f"{name} names {stray[0]}, which is not among the concepts")
-    pairs = {f"compare {c.title!r}": [label for pair in c.pairs for label in pair] for c in grid.compare}
-    for name, named in {"[sweep]": [*grid.sweep], **pairs}.items():
-        if stray := sorted(set(named) - set(labels)):
-            raise ValueError(f"{name} names {stray[0]}, which is not among the methods and variants")
-    methods = dict(zip(labels, (*grid.methods, *(v.method for v in grid.variants)), strict=True))
-    for label, swept in grid.sweep.items():
-        fields = {field.name for field in dataclasses.fields(METHODS.get(methods[label]))}
-        if len(swept) != 1 or not fields.issuperset(swept) or not all(swept.values()):
-            raise ValueError(
-                f"[sweep] of {label} names {', '.join(swept) or 'nothing'}; it takes one setting of "
-                f"{methods[label]} with its values, such as {sorted(fields)[0]} = [1, 2]"
-            )
-    for each in grid.compare:
-        if bool(each.levels) == bool(each.below):
-            raise ValueError(f"compare {each.title!r} takes either levels or below")
-    _check_anchors(grid, methods)
-
-
-def _check_anchors(grid: Grid, methods: Mapping[str, str]) -> None:
-    """Raises ValueError where a method that needs an anchor has none for a concept."""
-    own = {variant.name: variant for variant in grid.variants}
-    for label, method in methods.items():
-        if not getattr(METHODS.get(method), "needs_anchor", False):
-            continue
-        variant = own.get(label)
-        if variant and not variant.anchored:
-            raise ValueError(f"variant {label} has anchored = false, but its method {method} needs an anchor")
-        every = [concept for some in grid.concepts.values() for concept in some]
-        for concept in every if variant is None or variant.concepts is None else variant.concepts:
-            if not grid.anchors.get(concept):
-                raise ValueError(f"{label} needs an anchor for {concept}: add one under [anchors]")

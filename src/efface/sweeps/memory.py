@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..api.resources import find_bundle
 from ..concept import Erasure
+from ..files import hash_json
 from .jobs import Job
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+    from ..planning.probe_steps import PeakFit
 
 
 def is_local(model: str) -> bool:
@@ -21,9 +29,9 @@ def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]
     Raises:
         ValueError: a method or a request can't work on a model; the message names the job.
     """
-    firsts: dict[str, dict[tuple[str, str], Job]] = {}
+    firsts: dict[str, dict[str, Job]] = {}
     for job in jobs:
-        firsts.setdefault(job.model, {}).setdefault((job.label, job.setting), job)
+        firsts.setdefault(job.model, {}).setdefault(_describe_size(job), job)
     lines = []
     for model, some in firsts.items():
         if not is_local(model):
@@ -33,6 +41,14 @@ def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]
         most = max(needs, key=lambda name: needs[name], default="")
         lines += [f"memory: at most {_format(needs[most])} for each worker, by {most}"] if most else []
     return lines
+
+
+def _describe_size(job: Job) -> str:
+    """What the memory of a training depends on: jobs that differ in the words of concepts alone need the same."""
+    settings = {name: value for name, value in job.settings.items() if name != "seed"}
+    return hash_json(
+        json.loads(json.dumps([job.method, settings, len(job.targets), bool(job.anchor), len(job.keep)], default=str))
+    )
 
 
 def _plan_job(job: Job, device: str | None) -> int:
@@ -49,7 +65,15 @@ def _plan_job(job: Job, device: str | None) -> int:
         trainer = method.build(model, request)
     except ValueError as error:
         raise ValueError(f"{job.name}: {error}") from error
-    return estimate_from_shapes(trainer).need if trainer else 0
+    return estimate_from_shapes(trainer, drawing=_fit_drawing(model)).need if trainer else 0
+
+
+@functools.lru_cache(maxsize=1)
+def _fit_drawing(model: Model) -> PeakFit:
+    """What drawing takes; measured once for an open model, because it takes nearly half of a plan's time."""
+    from ..planning.shapes import fit_drawing
+
+    return fit_drawing(model)
 
 
 def _format(size: int) -> str:

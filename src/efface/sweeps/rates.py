@@ -30,6 +30,8 @@ class Rates:
     """A word of an audit's search for those that changed most, before it draws any."""
     neurons: float = 0.0
     """Finding an edit's concept neurons, for each of the seeds that are looked at."""
+    measured: bool = False
+    """Whether these were measured of the model, on one core."""
 
     def get_query(self, attack: str) -> float:
         """A picture of an attack; as long as any picture where nothing else was measured."""
@@ -46,6 +48,7 @@ class Rates:
             {name: value * pictures for name, value in self.queries.items()},
             self.audit * pictures,
             self.neurons * pictures,
+            self.measured,
         )
 
 
@@ -63,4 +66,4 @@ def read_rates(model: str) -> Rates:
     fits = {METHODS.find_name(name): float(value) for name, value in found.get("fit", {}).items()}
     queries = {ATTACKS.find_name(name): float(value) for name, value in found.get("query", {}).items()}
     single = {name: float(found[name]) for name in ("picture", "update", "audit", "neurons") if name in found}
-    return Rates(fits=fits, queries=queries, **single)
+    return Rates(fits=fits, queries=queries, measured=True, **single)
