@@ -1,12 +1,7 @@
-"""Sweeps: the grid file, the cells, and runs that are stopped, killed, broken, or spread over a cluster."""
+"""Sweeps: the grid file, the cells, and runs, on this machine and on a cluster."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,45 +10,20 @@ import pytest
 import efface
 from efface.api import attacking
 from efface.cli.app import main
+from efface.planning.machine import format_size
 from efface.robustness.conditions import CannotAttack
 from efface.scorers.classifier import Classifier
-from efface.sweeps.cells import Cell, Store, digest_code
+from efface.sweeps.cells import Store
 from efface.sweeps.forecast import forecast
-from efface.sweeps.grid import Grid, read_grid
-from efface.sweeps.jobs import expand
-from efface.sweeps.local import WorkerProcess
+from efface.sweeps.grid import Grid, Variant, read_grid
+from efface.sweeps.jobs import Job, expand
+from efface.sweeps.memory import describe_memory
 from efface.sweeps.rates import Rates, read_rates
 from efface.sweeps.summaries import NOT_MADE
 from efface.sweeps.sweeping import finish, plan
 from efface.sweeps.table import gather
 from efface.sweeps.work import do_job
-
-TEXT = """
-model = "glyphs-ddpm"
-methods = ["negative"]
-concepts = ["cat", "dog", "rose"]
-strengths = [1.0]
-[sizes]
-target = 1
-[drawing]
-steps = 2
-"""
-
-
-def write(folder: Path, text: str = TEXT) -> Path:
-    file = folder / "grid.toml"
-    file.write_text(text)
-    return file
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
-    """A grid, and the table of its run without interruption."""
-    folder = tmp_path_factory.mktemp("whole")
-    grid = write(folder)
-    summary = efface.sweep(grid, folder / "out")
-    assert (summary.jobs, summary.cells, summary.done, summary.new, summary.failed) == (3, 6, 6, 6, ())
-    return grid, summary.table.read_bytes()
+from small_sweep import TEXT, write
 
 
 def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> None:
@@ -98,11 +68,12 @@ def test_a_wrong_grid_is_refused_with_what_is_wrong(tmp_path: Path, change: tupl
         read_grid(write(tmp_path, TEXT.replace(*change)))
 
 
-def test_a_cell_is_named_by_all_that_decides_it() -> None:
-    cell = Cell("evaluate", {"edit": "a", "strength": 1.0})
-    assert cell.id == Cell("evaluate", {"strength": 1.0, "edit": "a"}).id
-    assert len({cell.id, Cell("attack", cell.decided_by).id, Cell("evaluate", {"edit": "a", "strength": 0.5}).id}) == 3
-    assert digest_code("erase") != digest_code("attack")
+def test_the_grid_of_the_documentation_can_be_expanded(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    jobs = expand(read_grid(write(tmp_path, text)))
+    assert next(job.name for job in jobs if job.label == "esd") == "esd (steps 240) of cat on glyphs"
+    assert {job.label for job in jobs} == {"uce", "rece", "esd", "uce-weak"}
 
 
 def test_a_forecast_counts_pictures_and_queries_without_opening_a_model(tmp_path: Path) -> None:
@@ -133,6 +104,40 @@ def test_a_forecast_takes_what_was_measured_of_a_method_and_scales_it_to_another
         2 * own.seconds["erasures"] + 3 * (own.seconds["pictures"] + own.seconds["attacks"])
     )
     assert read_rates("somebody/model") == Rates()
+
+
+def test_a_forecast_says_how_sure_its_hours_are() -> None:
+    grid = Grid(models=("glyphs",), methods=("esd",), concepts={"all": ("dog",)}, sizes={"target": 4})
+    assert "seconds measured on one core; beside" in forecast(grid).sure and forecast(grid).sure in "\n".join(
+        forecast(grid).format_lines()
+    )
+    far = grid.model_copy(update={"models": ("somebody/model",), "suite": "imagenette"})
+    assert "a guess" in forecast(far).sure and "--seconds-picture and --seconds-update" in forecast(far).sure
+    assert "give --seconds-update." in forecast(far, picture=2.0).sure
+    assert "as sure as your seconds" in forecast(far, picture=2.0, update=0.5).sure
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="the seconds of a picture are a number above 0"):
+            forecast(grid, picture=wrong)
+
+
+def test_memory_is_planned_once_for_each_size_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[str] = []
+
+    def plan_job(job: Job, device: str | None) -> int:
+        planned.append(job.name)
+        return len(job.targets) * 2**30
+
+    monkeypatch.setattr("efface.sweeps.memory._plan_job", plan_job)
+    grid = Grid(
+        models=("glyphs",), methods=("esd",), concepts={"all": ("dog", "cat", "dog + cat")}, seeds=(0, 1),
+        variants=(Variant(name="same", method="esd"), Variant(name="more", method="esd", settings={"batch": 2})),
+    )  # fmt: skip
+    (line,) = describe_memory(expand(grid))
+    assert planned == [
+        "esd of dog on glyphs", "more of dog on glyphs", "esd of dog + cat on glyphs", "more of dog + cat on glyphs",
+    ]  # fmt: skip
+    assert line.startswith(f"memory: at most {format_size(2**31)} for each worker")
+    assert line.endswith("by esd of dog + cat on glyphs"), "two targets, which come after one"
 
 
 def test_what_is_done_is_not_done_again(whole: tuple[Path, bytes], tmp_path: Path) -> None:
@@ -181,44 +186,6 @@ def test_an_attack_that_can_not_be_made_is_said_and_leaves_no_worst_case(
     page = finish(grid, planned, store, 0, {}, "").page.read_text()
     assert "## Attacks that could not be made" in page
     assert "| the edit is a guide | 1: negative of cat on glyphs-ddpm |" in page
-
-
-def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(
-    whole: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grid, table = whole
-    started: list[int] = []
-    real = WorkerProcess._start_process
-
-    def start(self: WorkerProcess) -> subprocess.Popen[str]:
-        process = real(self)
-        if process.pid not in started:
-            started.append(process.pid)
-            if len(started) < 3:  # the first two die while they open the model, or while they work
-                time.sleep(1.0 if len(started) == 1 else 0.0)
-                process.send_signal(signal.SIGKILL)
-        return process
-
-    monkeypatch.setattr(WorkerProcess, "_start_process", start)
-    summary = efface.sweep(grid, tmp_path / "out")
-    assert len(started) == 3 and (summary.new, summary.failed) == (6, ())
-    assert summary.table.read_bytes() == table
-
-
-def test_a_sweep_that_is_killed_goes_on_where_it_was(whole: tuple[Path, bytes], tmp_path: Path) -> None:
-    grid, table = whole
-    command = [sys.executable, "-m", "efface", "sweep", str(grid), "--out", str(tmp_path / "out")]
-    driver = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    cells = tmp_path / "out/cells"
-    while len(list(cells.glob("*.json")) if cells.is_dir() else []) < 2:
-        assert driver.poll() is None, driver.stderr and driver.stderr.read()
-        time.sleep(0.05)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.communicate()
-    before = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
-    summary = efface.sweep(grid, tmp_path / "out")
-    assert summary.new == 6 - len(before) and summary.table.read_bytes() == table
-    assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
 @pytest.mark.parametrize(
@@ -284,7 +251,10 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_cluster_gives_the_table_of_this_machine(whole: tuple[Path, bytes], tmp_path: Path, cluster: str) -> None:
+def test_a_cluster_gives_the_table_of_this_machine_by_names_that_its_workers_give(
+    whole: tuple[Path, bytes], tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grid, table = whole
+    monkeypatch.setattr("efface.sweeps.sweeping.plan", None)  # a driver without a GPU would name other cells
     summary = efface.sweep(grid, tmp_path / "out", ray=cluster)
     assert (summary.new, summary.failed) == (6, ()) and summary.table.read_bytes() == table

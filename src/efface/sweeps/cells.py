@@ -7,7 +7,7 @@ A sweep's folder holds
 - `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`: the cells' further
   files, for `efface report` and for people;
 - `failed/KEY.txt`: the log of a job that failed; the next run tries it again;
-- `locks/`: locks, so that only one process works on a job at a time.
+- `locks/`: locks, so that only one process works on an edit at a time.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import hash_bytes, hash_json, read_json, refusing, write_whole
+from ..files import hash_bytes, hash_json, read_json, read_toml, refusing, write_whole
 from ..source import PACKAGE
 
 AGAIN = "remove it, and run the sweep again"
 Kind = Literal["erase", "evaluate", "attack", "audit", "neurons"]
+_DRAWING = ("concept.py", "functional", "models", "guidance", "edits")
+_JUDGING = ("suites", "scorers", "evaluation", "api/case.py", "api/resources.py", "sweeps/summaries.py")
 ROOMS: Mapping[Kind, tuple[str, ...]] = {
-    "erase": ("concept.py", "functional", "models", "guidance", "edits", "training", "methods"),
-    "evaluate": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "evaluation"),
-    "attack": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "attacks", "robustness"),
-    "audit": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "diagnostics"),
-    "neurons": ("concept.py", "functional", "models", "edits", "diagnostics"),
+    "erase": (*_DRAWING, "training", "methods", "suites/world.py"),
+    "evaluate": (*_DRAWING, *_JUDGING, "api/evaluating.py"),
+    "attack": (*_DRAWING, *_JUDGING, "training", "attacks", "robustness", "api/attacking.py"),
+    "audit": (*_DRAWING, *_JUDGING, "diagnostics", "api/auditing.py"),
+    "neurons": (*_DRAWING, *_JUDGING, "diagnostics", "api/diagnosing.py"),
 }
 """The parts of the program that determine the result of each kind of cell."""
+IDLE = ("api", "catalog", "files", "planning", "plurals", "records", "reporting", "source")
+"""Packages and modules that these parts also import: they find, read, write, plan and show, and change no result."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,19 @@ class Cell:
 
 @functools.cache
 def digest_code(kind: Kind) -> str:
-    """A hash of the source code for a kind of cell, without comments and docstrings."""
+    """A hash of the source code for a kind of cell, and of the tables beside it, without comments and docstrings."""
     files = [file for room in ROOMS[kind] for file in _list_sources(PACKAGE / room)]
     return hash_bytes("\n".join(f"{file.relative_to(PACKAGE)} {_dump(file)}" for file in files).encode())
 
 
 def _list_sources(place: Path) -> Sequence[Path]:
-    return [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return [place] if place.is_file() else sorted([*place.rglob("*.py"), *place.rglob("*.toml")])
 
 
 def _dump(file: Path) -> str:
-    """The file's syntax tree without docstrings."""
+    """The file's syntax tree without docstrings, or a table's values."""
+    if file.suffix == ".toml":
+        return repr(read_toml(file))
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -105,12 +111,21 @@ class Store:
         return self.folder / kind / id
 
     def locate_lock(self, key: str) -> Path:
-        """The lock file of a job, held by the process that works on it."""
+        """The lock file of an edit, held by the process that works on one of its jobs."""
         return self.folder / "locks" / f"{key}.lock"
 
     def locate_log(self, key: str) -> Path:
         """The log of a job that failed."""
         return self.folder / "failed" / f"{key}.txt"
+
+    def read_error(self, key: str) -> str:
+        """The error that ended a job in its last run; "" where none did."""
+        log = self.locate_log(key)
+        return log.read_text(encoding="utf-8").strip().rpartition("\n")[2] if log.is_file() else ""
+
+    def write_log(self, key: str, name: str, error: str) -> None:
+        """Writes the log of a job that failed: its name, and the error with where it was raised."""
+        write_whole(self.locate_log(key), f"{name}\n\n{error}\n")
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell has a result."""

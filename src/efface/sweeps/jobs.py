@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,13 @@ class Job:
         return made + (f", seed {self.seed}" if self.seed else "")
 
     def compute_key(self) -> str:
-        """A hash of the job, which names its lock and its log."""
+        """A hash of the job, which names its log."""
         return hash_json(dataclasses.asdict(self))[:20]
+
+    def compute_edit_key(self) -> str:
+        """A hash of what decides the job's edit, which names its lock: jobs with one edit share cells and files."""
+        asked = (self.model, self.method, self.targets, self.anchor, self.keep, dict(self.settings))
+        return hash_json(json.loads(json.dumps(asked, default=str)))[:20]
 
 
 @dataclass(frozen=True)
@@ -94,16 +100,23 @@ def expand(grid: Grid) -> list[Job]:
     jobs, arms = [], list_arms(grid)
     for model, seed, (split, concept) in itertools.product(grid.models, grid.seeds, _list_concepts(grid)):
         for arm in arms:
-            seeded = any(field.name == "seed" for field in dataclasses.fields(METHODS.get(arm.variant.method)))
+            seeded = is_seeded(arm.variant.method)
             if (seed == grid.seeds[0] or seeded) and concept in (arm.variant.concepts or (concept,)):
                 jobs.append(_build(grid, arm, model, split, concept, seed if seeded else 0, seed))
     return jobs
 
 
+def is_seeded(method: str) -> bool:
+    """Whether a method has randomness, and thus a training seed."""
+    return any(field.name == "seed" for field in dataclasses.fields(METHODS.get(method)))
+
+
 def _build(grid: Grid, arm: Arm, model: str, split: str, concept: str, fitted: int, seed: int) -> Job:
     """A job; `fitted` is the seed that its method is given, 0 where it takes none."""
     variant, kind = arm.variant, METHODS.get(arm.variant.method)
-    settings = {**grid.settings.get(variant.method, {}), **variant.settings, **arm.settings}
+    method = METHODS.find_name(variant.method)
+    shared = {METHODS.find_name(name): values for name, values in grid.settings.items()}
+    settings = {**shared.get(method, {}), **variant.settings, **arm.settings}
     own = grid.attacks if variant.attacks is None else variant.attacks
     weaker = grid.weaker_attacks if variant.attacks is None else None
     return Job(
@@ -111,7 +124,7 @@ def _build(grid: Grid, arm: Arm, model: str, split: str, concept: str, fitted: i
         split=split,
         concept=concept,
         label=variant.name,
-        method=variant.method,
+        method=method,
         targets=tuple(part.strip() for part in concept.split(" + ")),
         anchor=grid.anchors.get(concept, "") if getattr(kind, "uses_anchor", False) and variant.anchored else "",
         keep=grid.keep.get(concept, ()) if getattr(kind, "uses_keep", False) else (),

@@ -69,14 +69,13 @@ def _describe_share(verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
     return {"value": found.rate, "low": low, "high": high, "n": found.n, "unscored": found.unscored}
 
 
-def summarise_attack(record: AttackRecord, name: str) -> Mapping[str, Any]:
-    """The numbers of one attack, and for every row of the target whether the plain prompt or this attack broke it."""
-    from ..attacks import BASELINE
-
+def summarise_attack(record: AttackRecord, name: str, baseline: str) -> Mapping[str, Any]:
+    """The numbers of one attack, and for every row of the target whether the plain prompt, this attack or its baseline
+    broke it."""
     keep = {"attack", "condition", "before", "after", "baseline", "lift", "curve", "queries", "status", "missing"}
     found = [m.model_dump(include=keep) for m in record.measures if m.attack == name]
     broken = {s.row: {a.attack for a in record.successes if a.row == s.row} for s in record.successes}
-    mine = {row: broken.get(row, {name}) & {name, BASELINE} for row in record.worst}  # else the plain prompt broke it
+    mine = {row: broken.get(row, {name}) & {name, baseline} for row in record.worst}  # else the plain prompt broke it
     verdicts = {row: bool(mine[row]) if verdict else verdict for row, verdict in record.worst.items()}
     return {"attacks": found, "alarms": _name_alarms(record), "rows": verdicts}
 

@@ -91,12 +91,14 @@ def sweep(
         raise ValueError(f"workers and threads must be at least 1, got {workers} and {threads}")
     from .checking import check_measuring
     from .grid import read_grid
+    from .on_ray import OnRay, plan_on_ray, run_ray
 
     command = command or (f"efface sweep {grid} --out {out}" if isinstance(grid, str | Path) else "efface.sweep")
     grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
     store = Store(check_folder(out))
     further = [check_file(page)] if page else []
-    planned = plan(grid, device)
+    cluster = OnRay(ray, gpus, cpus, retries) if ray else None
+    planned = plan_on_ray(grid, device, cluster) if cluster else plan(grid, device)
     part = {job.compute_key() for job in choose_part([job for job, _ in planned], concepts, methods, seeds)}
     open_jobs = [
         job for job, cells in planned if job.compute_key() in part and not all(store.is_done(cell) for cell in cells)
@@ -110,15 +112,15 @@ def sweep(
         new.extend(answer.get("done", ()))
         if "error" in answer:
             failed[job.name] = answer["error"]
+            if not store.locate_log(key := job.compute_key()).is_file():  # its process or machine was lost
+                store.write_log(key, job.name, answer["error"])
         answered.append(job)
         if on_answer:
             on_answer(job, answer, len(answered), len(open_jobs))
 
     answered: list[Job] = []
-    if ray and open_jobs:
-        from .on_ray import run_ray
-
-        run_ray(grid, open_jobs, store.folder.resolve(), ray, gpus, cpus, threads, device, retries, tell)
+    if cluster and open_jobs:
+        run_ray(grid, open_jobs, store.folder.resolve(), threads, device, cluster, tell)
     elif open_jobs:
         from .local import run_local
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,15 @@ def open_model(name: str, device: str | None) -> Model:
 def _identify_base(model: Model) -> Mapping[str, Any]:
     """Identifies the base's weights; computed once for an open model, because it reads all weights."""
     return {"fingerprint": model.fingerprint(), "decoder": model.hash_decoder()}
+
+
+@functools.lru_cache(maxsize=1)
+def _identify_world(model: str) -> str:
+    """Identifies the things and styles that come with a model; "" where none do."""
+    from ..api.resources import find_bundle
+
+    bundle = find_bundle(model)
+    return hash_file(bundle / "world.json") if bundle else ""
 
 
 @dataclass(frozen=True)
@@ -77,39 +86,37 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
     from ..methods.configure import build_method
 
     method = build_method(job.method, model, dict(job.settings))
+    base = {"base": _identify_base(model), "world": _identify_world(job.model)}
     asked = {"targets": job.targets, "anchor": job.anchor, "keep": job.keep}
-    erase = Cell(
-        "erase",
-        _to_plain(
-            {"base": _identify_base(model), "method": job.method, "arguments": dataclasses.asdict(method)} | asked
-        ),
-    )
+    how = {"method": job.method, "arguments": dataclasses.asdict(method)}
+    erase = Cell("erase", _to_plain({**base, **how, **asked}))
     named, asked = grid.name_suite(job.concept), grid.name_asked(job.concept)
     suite = {"suite": named, "file": hash_file(Path(named)) if is_file(named) else ""}
-    drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": asked}
-    how = {"edit": erase.id, **suite, **drawn, "protocol": grid.protocol, "scorers": _identify(grid, job.model)}
+    own = {"steps": model.defaults.steps, "guidance": model.defaults.guidance}
+    drawn = {"drawing": grid.drawing.model_dump(), "own": own, "protocol": grid.protocol}
+    how = {"edit": erase.id, "scorers": _identify(grid, job.model), **drawn}
+    asked = {**suite, "sizes": grid.sizes, "fraction": grid.fraction, "asks": asked}
     measured = []
     for strength in job.strengths:
-        evaluation = Cell("evaluate", _to_plain({**how, "strength": strength}))
-        spent = grid.attacking.model_dump(exclude={"settings"})
+        evaluation = Cell("evaluate", _to_plain({**how, **asked, "strength": strength}))
         attacks = tuple(
-            (name, Cell("attack", _to_plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
-            for name, settings in _list_attacks(grid, job.list_attacks(strength)).items()
+            (name, Cell("attack", _to_plain({**evaluation.decided_by, **spent})))
+            for name, spent in _list_attacks(grid, job, strength).items()
         )
         measured.append((strength, evaluation, attacks))
-    return JobCells(erase, tuple(measured), tuple(_list_diagnoses(grid, job, erase, how["scorers"])))
+    return JobCells(erase, tuple(measured), tuple(_list_diagnoses(grid, job, how)))
 
 
-def _list_diagnoses(grid: Grid, job: Job, erase: Cell, scorers: Mapping[str, Any]) -> Iterator[Cell]:
+def _list_diagnoses(grid: Grid, job: Job, how: Mapping[str, Any]) -> Iterator[Cell]:
     """The audit of an edit with a strength other than 0, and its neurons if it changes weights."""
     if not any(job.strengths):
         return
     if grid.audit:
-        yield Cell("audit", _to_plain({"edit": erase.id, "scorers": scorers, **grid.audit.model_dump()}))
+        yield Cell("audit", _to_plain({**how, **grid.audit.model_dump()}))
     if grid.neurons and job.concept in grid.neurons.adversarial and METHODS.get(job.method).kind != "inference time":
-        prompts = grid.neurons.adversarial[job.concept]
-        how = grid.neurons.model_dump(exclude={"adversarial"})
-        yield Cell("neurons", _to_plain({"edit": erase.id, "targets": job.targets, "adversarial": prompts, **how}))
+        asked = {"targets": job.targets, "adversarial": grid.neurons.adversarial[job.concept]}
+        unjudged = {key: value for key, value in how.items() if key != "scorers"}
+        yield Cell("neurons", _to_plain({**unjudged, **asked, **grid.neurons.model_dump(exclude={"adversarial"})}))
 
 
 def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
@@ -122,7 +129,7 @@ def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> lis
     cells = list_cells(grid, job, model)
     done = []
     for cell, work in _list_work(grid, job, store, model, cells):
-        if store.is_done(cell):
+        if store.is_done(cell) and (cell is not cells.erase or _can_go_on(store, cells)):
             continue
         began, busy = time.monotonic(), time.process_time()
         result = work()
@@ -130,6 +137,11 @@ def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> lis
         store.finish(cell, result, {name: round(value, 3) for name, value in cost.items()})
         done.append(cell.kind)
     return done
+
+
+def _can_go_on(store: Store, cells: JobCells) -> bool:
+    """Whether the edit of a finished erasure is there, or is not needed; results alone may have been copied."""
+    return store.locate_edit(cells.erase.id).is_file() or all(store.is_done(cell) for cell in cells)
 
 
 def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells) -> Iterator[tuple[Cell, Any]]:
@@ -151,8 +163,8 @@ def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
     request = Erasure(job.targets, job.anchor, job.keep)
     checkpoint = file.with_suffix(".checkpoint")
     trained = {"checkpoint": checkpoint} if _is_trained(job.method) else {}
-    edit = erase(model, request, job.method, progress=False, **trained, **job.settings)
-    edit.save(file)
+    if not file.is_file():  # it is there where the run was killed just after it, or the cell's result was removed
+        erase(model, request, job.method, progress=False, **trained, **job.settings).save(file)
     return {"edit": hash_file(file)}
 
 
@@ -173,6 +185,7 @@ def _attack(
     grid: Grid, job: Job, model: Model, edit: Path, out: Path, shared: Path, name: str, strength: float
 ) -> Mapping[str, Any]:
     from ..api.attacking import attack
+    from ..attacks import BASELINE
     from ..robustness.conditions import CannotAttack
 
     how, own = grid.attacking, grid.attacking.settings.get(name)
@@ -185,7 +198,7 @@ def _attack(
         )  # fmt: skip
     except CannotAttack as error:
         return {**NOT_MADE, "refused": str(error)}
-    return summarise_attack(record, name)
+    return summarise_attack(record, name, BASELINE)
 
 
 def _audit(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping[str, Any]:
@@ -216,13 +229,31 @@ def _measure_neurons(grid: Grid, job: Job, model: Model, edit: Path, out: Path) 
     return summarise_neurons(found, str(edit))
 
 
-def _list_attacks(grid: Grid, attacks: Sequence[str]) -> dict[str, Any]:
-    """The attacks by name, with their settings."""
+def _list_attacks(grid: Grid, job: Job, strength: float) -> dict[str, Mapping[str, Any]]:
+    """The attacks at a strength by name, each with what decides it beside the edit and the suite."""
     from ..attacks import find_name
 
-    names = list_attacks(attacks)
     given = {find_name(name): values for name, values in grid.attacking.settings.items()}
-    return {find_name(name): given.get(find_name(name), {}) for name in names}
+    size = {"rows": grid.attacking.rows, "controls": grid.attacking.controls}
+    names = map(find_name, list_attacks(job.list_attacks(strength)))
+    return {
+        name: size | _describe_attack(name, job.model, grid.attacking.budget, json.dumps(given.get(name, {})))
+        for name in names
+    }
+
+
+@functools.cache
+def _describe_attack(name: str, model: str, budget: str, settings: str) -> dict[str, Any]:
+    """The settings of an attack, the model's own included, and of the random prefixes that are its baseline."""
+    from ..attacks import BASELINE, build_attack
+
+    made, baseline = build_attack(name, model, budget, json.loads(settings)), build_attack(BASELINE, model)
+    return {
+        "attack": name,
+        "queries": made.queries,
+        "settings": dataclasses.asdict(made),
+        "baseline": dataclasses.asdict(baseline),
+    }
 
 
 @functools.cache

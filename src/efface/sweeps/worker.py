@@ -1,7 +1,8 @@
 """A worker process of this machine: `python -m efface.sweeps.worker FOLDER`, started by local.py.
 
-It reads one job a line from standard input and answers each with one line: {"done": [kinds]} or {"error": text}. It
-ends when its standard input ends, which also happens when the process that started it is killed.
+It reads one job a line from standard input and answers each with one line: {"done": [kinds]}, {"error": text}, or
+{"busy": true} where another process works on the same edit. It ends when its standard input ends, which also happens
+when the process that started it is killed.
 """
 
 from __future__ import annotations
@@ -20,23 +21,32 @@ from .jobs import Job
 
 
 def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any]:
-    """Does a job while it holds its lock; an error becomes the job's log and part of the answer."""
-    from filelock import FileLock
+    """Does a job while it holds its edit's lock; an error becomes the job's log and part of the answer."""
+    from filelock import FileLock, Timeout
 
-    lock = store.locate_lock(job.compute_key())
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    log = store.locate_log(job.compute_key())
-    with FileLock(lock):
-        try:
-            from .work import do_job
+    file = store.locate_lock(job.compute_edit_key())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return {"busy": True}
+    try:
+        return _do(grid, job, store, device)
+    finally:
+        lock.release()
 
-            done = do_job(grid, job, store, device)
-        except Exception as error:  # a failure of any kind must not stop the other jobs
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"{job.name}\n\n{traceback.format_exc()}", encoding="utf-8")
-            return {"error": f"{type(error).__name__}: {error}"}
-        log.unlink(missing_ok=True)
-        return {"done": done}
+
+def _do(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any]:
+    try:
+        from .work import do_job
+
+        done = do_job(grid, job, store, device)
+    except Exception as error:  # a failure of any kind must not stop the other jobs
+        store.write_log(job.compute_key(), job.name, traceback.format_exc())
+        return {"error": f"{type(error).__name__}: {error}"}
+    store.locate_log(job.compute_key()).unlink(missing_ok=True)
+    return {"done": done}
 
 
 def read_job(line: str) -> Job:
