@@ -91,6 +91,26 @@ def test_a_rate_of_pictures_begins_at_its_own_base() -> None:
     assert list_rows(lines, at_erasure)[0] == ["a / b", "90.0", "cat", "0", "60.0", "70.0", "-10.0"]
 
 
+def test_a_method_without_a_seed_is_compared_with_every_seed_of_the_other() -> None:
+    lines = [build_untouched("cat"), *point("uce", "cat", 0, 0.4, 0.6)]
+    for seed, success in (("0", 0.8), ("1", 0.4)):
+        lines += [line | {"seed": seed} for line in point("esd", "cat", 0, 0.4, success)]
+    for first, second, sign in (("esd", "uce", 1), ("uce", "esd", -1)):
+        comparison = Comparison(title="", pairs=((first, second),), of=TWINS.of, at=TWINS.at, below=(0.4,))
+        rows = tabulate(comparison, lines, ("uce",))[1:]
+        assert [(row[3], row[-1]) for row in rows[:2]] == [("0", f"{20 * sign:+.1f}"), ("1", f"{-20 * sign:+.1f}")]
+        assert rows[2][2] == "mean of 1" and rows[2][-1] in ("**+0.0, no interval**", "**-0.0, no interval**")
+        assert len(tabulate(comparison, lines)) == 3, "a seed that is not run yet has no partner"
+
+
+def test_a_success_of_attacks_that_is_held_equal_begins_at_the_untouched_base() -> None:
+    lines = [build_untouched("cat")]
+    for method, kept in (("esd", 0.6), ("p-esd", 0.4)):
+        lines += point(method, "cat", 0, kept, 0.2)
+    held = Comparison(title="", pairs=(("esd", "p-esd"),), of=TWINS.at, at=TWINS.of, levels=(0.6,))
+    assert list_rows(lines, held)[0][4:] == ["70.0", "60.0", "+10.0"], "half way from 1.0 to 0.2, and from 0.8 on"
+
+
 GRID = Grid(
     models=("m",),
     methods=("uce", "esd"),
@@ -157,6 +177,14 @@ def test_a_part_of_a_grid_is_chosen_by_names_that_it_has() -> None:
             "variant x has anchored = false, but its method ac",
         ),
         ("[neurons.adversarial]\nlion = ['a leo']", r"\[neurons.adversarial\] names lion"),
+        ("strengths = [1.0, 0.5, 1]", "strengths has 1.0 twice, which would count its results twice"),
+        ("strengths = [11.0]", "a strength is a number from -10 to 10"),
+        ("strengths = []", "strengths is empty"),
+        ("seeds = [0, 1, 0]", "seeds has 0 twice"),
+        ("[sizes]\ntarget = 0", r"\[sizes\] has target = 0; a group has at least 1 picture"),
+        ("[settings.eap]\nlr = 1e-5", r"\[settings\] names eap, which no method or variant of the grid is"),
+        ('attacks = ["seeds"]\n[drawing]\nsampler = "dpm"', "attacks and audits draw by the model's own sampler, not"),
+        ('models = ["glyphs"]', "it has both model and models; leave one out"),
         ('[[variants]]\nname = "x"\nmethod = "esd"\nattacks = ["seed"]', "there is no attack 'seed'"),
     ],
 )
@@ -165,6 +193,17 @@ def test_a_table_that_speaks_of_what_the_grid_lacks_is_refused(tmp_path: Path, t
     file.write_text(f'model = "glyphs"\nmethods = ["uce", "esd"]\nconcepts = ["cat"]\n{text}\n')
     with pytest.raises(ValueError, match=message):
         read_grid(file)
+
+
+def test_a_changed_key_goes_before_the_files_own_spelling_of_models(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text('model = "glyphs"\nmethods = ["uce"]\nconcepts = ["cat"]\n')
+    assert read_grid(file, changes=['models=["a", "b"]']).models == ("a", "b")
+    assert read_grid(file, changes=["model=a"]).models == ("a",)
+    with pytest.raises(ValueError, match=r"concepts.all has 'cat' twice"):
+        read_grid(file, changes=['concepts=["cat", "cat"]'])
+    with pytest.raises(ValueError, match="model is a text"):
+        read_grid(file, changes=['model=["a"]'])
 
 
 def test_the_worst_case_counts_a_row_that_any_attack_broke() -> None:

@@ -33,6 +33,28 @@ def test_what_is_reported_of_a_concept_goes_before_what_is_reported_of_all() -> 
     assert told(GRID, "church", "esd") == ("", 0.2), "the paper reports nothing of it"
 
 
+def test_a_papers_number_stands_beside_whole_edits_at_the_methods_own_setting() -> None:
+    grid = GRID.model_copy(update={"sweep": {"uce": {"lamb": (3.0, 0.1)}}})
+    where = {"metric": "esr1", "group": "target", "judge": "all", "threshold": ""}
+    jobs = {job.setting: job for job in expand(grid) if (job.concept, job.label) == ("church", "uce")}
+    assert find_reported(grid, jobs["lamb 0.1"], where)["reported"] == 0.9
+    assert find_reported(grid, jobs["lamb 3.0"], where) == {"reported": "", "reported_base": ""}
+    assert find_reported(grid, jobs["lamb 0.1"], where, 0.5)["reported"] == "", "a share of the edit"
+    assert find_reported(grid, jobs["lamb 0.1"], where, 0.0)["reported"] == "", "the untouched base"
+
+
+def test_numbers_of_erased_and_kept_artists_are_told_apart() -> None:
+    grid = read_grid(PAPERS / "eap-artists.toml")
+    job = next(job for job in expand(grid) if job.label == "esd")
+    found = {
+        group: find_reported(grid, job, {"metric": "clip", "group": group, "judge": "clip", "threshold": ""})[
+            "reported"
+        ]
+        for group in ("target", "style")
+    }
+    assert found == {"target": 0.2356, "style": 0.2963}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -62,8 +84,8 @@ def test_the_page_shows_what_is_reported_of_each_concept_and_its_mean() -> None:
     ]  # fmt: skip
     page = write_page(GRID, [dict(zip(FIELDS, line.split(","), strict=True)) for line in lines], "")
     means, _, every = page.partition("## Every concept")
-    assert "| uce | 2 | 70.0 [70.0, 70.0] n=20; reported 70.0 |" in means, "the mean of 90 and 50"
-    assert "| esd | 2 | 70.0 [70.0, 70.0] n=20 |" in means, "no mean where one of the concepts has no number"
+    assert "| uce | 2 | 70.0 n=20; reported 70.0 |" in means, "the mean of 90 and 50"
+    assert "| esd | 2 | 70.0 n=20 |" in means, "no mean where one of the concepts has no number"
     assert "| church | uce | 70.0 [60.0, 80.0] n=10; reported 90.0 |" in every
     assert "| garbage truck | uce | 70.0 [60.0, 80.0] n=10 |" in every, "a number of all concepts is no number of one"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..functional.rates import bootstrap, cluster_means
@@ -18,8 +18,9 @@ from .table import Line, find_column, show
 
 LEAST = 4
 """The least number of concepts for an interval of a mean difference: a bootstrap over fewer is too narrow."""
-Key = tuple[str, str, str]
-"""Method, concept, and training seed."""
+Key = tuple[str, str, str, str]
+"""Model, method, concept, and training seed."""
+Curve = tuple["Start", list["Point"]]
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,18 @@ class Start:
     of: float | None
 
 
-def list_curves(comparison: Comparison, lines: Sequence[Line]) -> dict[Key, tuple[Start, list[Point]]]:
-    """Each method's curve on each concept, for each training seed."""
+def list_curves(comparison: Comparison, lines: Sequence[Line]) -> dict[Key, Curve]:
+    """Each method's curve on each concept, for each model and training seed."""
     numbers: dict[Key, dict[tuple[int, float], dict[str, Line]]] = {}
-    untouched: dict[str, float] = {}
+    untouched: dict[tuple[str, str, str], float] = {}
     for line in lines:
         column = find_column(line)
         if column not in (comparison.at, comparison.of) or not line["value"]:
             continue
         if float(line["strength"]) == 0:
-            if column == comparison.of:
-                untouched[line["concept"]] = float(line["value"])
+            untouched[line["model"], line["concept"], column] = float(line["value"])
             continue
-        key = line["method"], line["concept"], line["seed"]
+        key = line["model"], line["method"], line["concept"], line["seed"]
         place = int(line["rank"]), float(line["strength"])
         numbers.setdefault(key, {}).setdefault(place, {})[column] = line
     curves = {}
@@ -63,14 +63,26 @@ def list_curves(comparison: Comparison, lines: Sequence[Line]) -> dict[Key, tupl
             for place, found in sorted(whole.items())
         ]
         first = next(iter(whole.values()), {})
-        attacked = comparison.of.startswith(("asr", "robust"))
-        of = untouched.get(key[1]) if attacked else _find_base(first.get(comparison.of))
-        curves[key] = Start(_find_base(first.get(comparison.at)), of), points
+        at, of = (
+            untouched.get((key[0], key[2], column))
+            if column.startswith(("asr", "robust"))
+            else _find_base(first.get(column))
+            for column in (comparison.at, comparison.of)
+        )
+        curves[key] = Start(at, of), points
     return curves
 
 
 def _find_base(line: Line | None) -> float | None:
     return float(line["base"]) if line and line["base"] else None
+
+
+def _find_curve(curves: Mapping[Key, Curve], key: Key, seedless: Collection[str]) -> Curve | None:
+    """A curve; that of a method without randomness, which has one seed alone, stands for every seed."""
+    model, method, concept, _ = key
+    if key in curves or method not in seedless:
+        return curves.get(key)
+    return next((curve for (*same, _), curve in curves.items() if same == [model, method, concept]), None)
 
 
 def read_between(start: Start, points: Sequence[Point], wanted: float) -> float | None:
@@ -85,29 +97,37 @@ def read_between(start: Start, points: Sequence[Point], wanted: float) -> float 
     return None
 
 
-def tabulate(comparison: Comparison, lines: Sequence[Line]) -> list[list[str]]:
-    """Makes a row for each pair, level, concept and seed, and for each pair and level the mean of all concepts."""
+def tabulate(comparison: Comparison, lines: Sequence[Line], seedless: Collection[str] = ()) -> list[list[str]]:
+    """Makes a row for each pair, level, concept and seed, and for each pair and level the mean of all concepts.
+
+    Args:
+        seedless: the methods and variants without randomness, which were fitted with one seed.
+    """
     curves = list_curves(comparison, lines)
+    models = list(dict.fromkeys(model for model, *_ in curves))
     rows = [["pair", "held at", "concept", "seed", "first", "second", "first − second"]]
     held = [(level, False) for level in comparison.levels] + [(level, True) for level in comparison.below]
-    for (first, second), (level, below) in itertools.product(comparison.pairs, held):
+    for model, (first, second), (level, below) in itertools.product(models, comparison.pairs, held):
+        pair = f"{first} / {second}" + (f" on {model}" if len(models) > 1 else "")
         shown = f"base − {show(level, comparison.at)}" if below else show(level, comparison.at)
         gaps: dict[str, list[float | None]] = {}
-        for method, concept, seed in curves:
-            if method == first and (second, concept, seed) in curves:
-                found = [_read(curves[name, concept, seed], level, below) for name in (first, second)]
+        asked = [(concept, seed) for on, method, concept, seed in curves if on == model and method in (first, second)]
+        for concept, seed in dict.fromkeys(asked):
+            both = [_find_curve(curves, (model, name, concept, seed), seedless) for name in (first, second)]
+            if all(both):
+                found = [_read(curve, level, below) for curve in both if curve]
                 gap = _subtract(found)
                 gaps.setdefault(concept, []).append(gap)
                 cells = ["not reached" if value is None else show(value, comparison.of) for value in found]
                 told = "–" if gap is None else show(gap, comparison.of, signed=True)
-                rows.append([f"{first} / {second}", shown, concept, seed, *cells, told])
+                rows.append([pair, shown, concept, seed, *cells, told])
         if cluster_means(gaps):
             told = _format_mean(gaps, comparison.of)
-            rows.append([f"**{first} / {second}**", shown, f"mean of {len(cluster_means(gaps))}", "", "", "", told])
+            rows.append([f"**{pair}**", shown, f"mean of {len(cluster_means(gaps))}", "", "", "", told])
     return rows
 
 
-def _read(curve: tuple[Start, list[Point]], level: float, below: bool) -> float | None:
+def _read(curve: Curve, level: float, below: bool) -> float | None:
     start, points = curve
     if not below:
         return read_between(start, points, level)

@@ -29,6 +29,8 @@ class Made:
     """Each alarm's name, and the edits that raised it."""
     refused: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Each reason why an attack could not be made, and the edits concerned."""
+    failed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Each error that ended a job in its last run, and the edits concerned."""
 
     def format_lines(self) -> list[str]:
         """The lines for the head of a page."""
@@ -51,6 +53,7 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
     refused: dict[str, dict[str, None]] = {}
     models: dict[str, str] = {}
     finished: dict[str, bool] = {}
+    failed: dict[str, dict[str, None]] = {}
     for job, cells in planned:
         for cell in cells:
             if cell.id in finished:
@@ -67,6 +70,10 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
                 refused.setdefault(result["refused"], {})[job.name] = None
             if cell.kind == "erase" and job.model not in models:
                 models[job.model] = hash_json(store.read_decided_by(cell)["base"])[:8]
-    raised, barred = (tuple((what, tuple(jobs)) for what, jobs in sorted(d.items())) for d in (alarms, refused))
+        if not all(finished[cell.id] for cell in cells) and (error := store.read_error(job.compute_key())):
+            failed.setdefault(error, {})[job.name] = None
+    raised, barred, broken = (
+        tuple((what, tuple(jobs)) for what, jobs in sorted(found.items())) for found in (alarms, refused, failed)
+    )
     named = tuple(f"Model {name}, {digest}" for name, digest in models.items())
-    return Made(len(finished), sum(finished.values()), named, seconds, raised, barred)
+    return Made(len(finished), sum(finished.values()), named, seconds, raised, barred, broken)

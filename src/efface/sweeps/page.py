@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from ..functional.rates import bootstrap, cluster_means
-from .compare import tabulate
+from .compare import LEAST, tabulate
 from .grid import Comparison, Grid
+from .jobs import is_seeded, list_variants
 from .made import Made
 from .table import TOGETHER, Line, find_column, show
 
-KEYS = ("split", "concept", "method", "setting", "seed", "strength")
-MEAN_KEYS = ("split", "method", "setting", "strength")
+KEYS = ("model", "split", "concept", "method", "setting", "seed", "strength")
+MEAN_KEYS = ("model", "split", "method", "setting", "strength")
 SHOWN = 3
 """Edits that are named of those which raise an alarm."""
 NO_MORE = Made()
@@ -34,39 +35,38 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
         f"# {grid.title or 'A sweep'}",
         "",
         f"Made by `{command}`. Rates are in percent, with 95 % intervals, and the untouched base in brackets:",
-        "Wilson's interval for one concept; for means a bootstrap over concepts, each with the mean of its training",
-        "seeds. n counts pictures or prompts. Of an attack the bracket is what random prefixes reach with as many",
-        "pictures. `asr@nothing` is what plain prompts show, `robust` the share of prompts that none of the attacks",
-        "made at that strength broke, `agreement` the share of pictures on which all judges say the same. What a paper",
-        "reports is of another model.",
+        "Wilson's interval for one concept; for means of at least four concepts a bootstrap over these, each with the",
+        "mean of its training seeds. n counts pictures or prompts. Of an attack the bracket is what random prefixes",
+        "reach with as many pictures. `asr@nothing` is what plain prompts show, `robust` the share of prompts that",
+        "none of the attacks made at that strength broke, `agreement` the share of pictures on which all judges say",
+        "the same. What a paper reports is of another model.",
         "",
         *made.format_lines(),
         "",
     ]
     about = [grid.about.strip(), ""] if grid.about else []
     means = ["## Means over concepts", "", *_shorten_table(_list_means(lines, columns), len(MEAN_KEYS)), ""]
-    compared = [part for each in grid.compare for part in _write_comparison(each, lines)]
+    seedless = {variant.name for variant in list_variants(grid) if not is_seeded(variant.method)}
+    compared = [part for each in grid.compare for part in _write_comparison(each, lines, seedless)]
     own = {concept for concept in grid.reported if any(concept in some for some in grid.concepts.values())}
     every = ["## Every concept", "", *_shorten_table(_list_every(lines, columns, own), len(KEYS)), ""]
     refused = _list_edits("Attacks that could not be made", ("why", "on"), made.refused)
     alarms = _list_edits("Alarms", ("alarm", "raised by"), made.alarms)
+    failed = _list_edits("Failed in their last run", ("why", "failed"), made.failed)
     shown = [*means, *compared, *every] if lines else []
-    return "\n".join([*head, *about, *shown, *refused, *alarms])
+    return "\n".join([*head, *about, *shown, *failed, *refused, *alarms])
 
 
 def _list_edits(title: str, head: Sequence[str], found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """A section with a line for each finding and the edits concerned; no section if nothing was found."""
-    return (
-        [f"## {title}", "", *_write_table([head, *([what, _list_some(jobs)] for what, jobs in found)]), ""]
-        if found
-        else []
-    )
+    rows = [[" ".join(what.split()).replace("|", "\\|"), _list_some(jobs)] for what, jobs in found]
+    return [f"## {title}", "", *_write_table([head, *rows]), ""] if found else []
 
 
-def _write_comparison(comparison: Comparison, lines: Sequence[Line]) -> list[str]:
+def _write_comparison(comparison: Comparison, lines: Sequence[Line], seedless: Collection[str]) -> list[str]:
     """The section of a comparison."""
     told = f"{comparison.of} where {comparison.at} is the same, read off between two strengths of each."
-    rows = tabulate(comparison, lines)
+    rows = tabulate(comparison, lines, seedless)
     body = _write_table(rows) if len(rows) > 1 else ["No pair has results of both methods so far."]
     return [f"## {comparison.title}", "", told, "", *body, ""]
 
@@ -97,22 +97,25 @@ def _list_means(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]
     for line in lines:
         found.setdefault(tuple(line[k] for k in MEAN_KEYS), {}).setdefault(find_column(line), []).append(line)
     for key, mine in found.items():
-        concepts = {line["concept"] for some in mine.values() for line in some}
-        rows.append([*key, str(len(concepts)), *(_format_mean(mine.get(column, []), column) for column in columns)])
+        concepts = len({line["concept"] for some in mine.values() for line in some})
+        means = (_format_mean(mine.get(column, []), column, concepts) for column in columns)
+        rows.append([*key, str(concepts), *means])
     return rows
 
 
-def _format_mean(lines: Sequence[Line], column: str) -> str:
-    """The mean of concepts, its interval, n, the base's mean, and what a paper reports."""
+def _format_mean(lines: Sequence[Line], column: str, concepts: int) -> str:
+    """The mean of concepts, its interval, n, the base's mean, and what a paper reports; and where some of the row's
+    concepts have no value, of how many the mean is."""
     values, base = (_group_by_concept(lines, which) for which in ("value", "base"))
     if not values:
         return "–"
-    interval = bootstrap(values)
+    interval = bootstrap(values) if len(values) >= LEAST else None
     spread = f" [{show(interval[0], column)}, {show(interval[1], column)}]" if interval else ""
     before = f" ({show(statistics.fmean(cluster_means(base)), column)})" if base else ""
     n = sum(int(line["n"]) for line in lines if line["value"])
     mean = show(statistics.fmean(cluster_means(values)), column)
-    return f"{mean}{spread} n={n}{before}{_format_reported(lines, column)}"
+    some = f" of {len(values)} concepts" if len(values) < concepts else ""
+    return f"{mean}{spread} n={n}{some.replace(' 1 concepts', ' 1 concept')}{before}{_format_reported(lines, column)}"
 
 
 def _group_by_concept(lines: Sequence[Line], which: str) -> dict[str, list[float]]:
@@ -172,7 +175,8 @@ def _shorten_table(rows: Sequence[Sequence[str]], keys: int) -> list[str]:
     """A table without those of its first columns, the method's apart, that have one value, which stands above it."""
     values = [list(dict.fromkeys(row[i] for row in rows[1:])) for i in range(keys)]
     left = [i for i in range(keys) if len(values[i]) > 1 or rows[0][i] == "method"]
-    same = [f"{rows[0][i]} {values[i][0]}" for i in range(keys) if i not in left and values[i] and values[i][0]]
+    named = [i for i in range(keys) if i not in left and rows[0][i] != "model"]  # one model stands in the page's head
+    same = [f"{rows[0][i]} {values[i][0]}" for i in named if values[i] and values[i][0]]
     table = _write_table([[*(row[i] for i in left), *row[keys:]] for row in rows])
     return [f"In all lines: {', '.join(same)}.", "", *table] if same else table
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,12 @@ def _list_lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator
     same |= {"setting": job.setting, "rank": job.rank, "seed": job.seed}
     for strength, evaluation, attacks in cells.measured:
         at = {**same, "strength": strength}
+        told = functools.partial(find_reported, grid, job, strength=strength)
         if store.is_done(evaluation):
             for m in store.read_result(evaluation)["measures"]:
                 where = {key: m[key] for key in ("metric", "group", "judge", "threshold")}
-                yield {**at, **where, **_read_numbers(m["base"], m["edited"]), **find_reported(grid, job, where)}
-        yield from _list_attack_lines(grid, job, at, attacks, store)
+                yield {**at, **where, **_read_numbers(m["base"], m["edited"]), **told(where)}
+        yield from _list_attack_lines(told, at, attacks, store)
     for cell in cells.diagnosed:
         for name, number in store.read_result(cell)["numbers"].items() if store.is_done(cell) else ():
             metric, group = name.split("/")
@@ -83,31 +85,37 @@ def _list_lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator
 
 
 def _list_attack_lines(
-    grid: Grid, job: Job, at: Mapping[str, Any], attacks: Sequence[tuple[str, Cell]], store: Store
+    told: Callable[[Mapping[str, Any]], dict[str, Any]],
+    at: Mapping[str, Any],
+    attacks: Sequence[tuple[str, Cell]],
+    store: Store,
 ) -> Iterator[dict[str, Any]]:
     results = {name: store.read_result(cell) for name, cell in attacks if store.is_done(cell)}
     first = next((result for result in results.values() if result["attacks"]), {"attacks": ()})
     for m in first["attacks"]:
         where = {"metric": "asr@nothing", "group": m["condition"], "judge": "all", "threshold": ""}
-        yield {**at, **where, **_read_numbers(NOTHING, m["before"]), **find_reported(grid, job, where)}
+        yield {**at, **where, **_read_numbers(NOTHING, m["before"]), **told(where)}
     for name, result in results.items():
         for m in result["attacks"]:
             where = {"metric": f"asr@{name}", "group": m["condition"], "judge": "all", "threshold": ""}
-            yield {**at, **where, **_read_numbers(m["baseline"], m["after"]), **find_reported(grid, job, where)}
+            yield {**at, **where, **_read_numbers(m["baseline"], m["after"]), **told(where)}
     made = all("refused" not in result for result in results.values())
     if made and len(results) == len(attacks) and (worst := find_worst(list(results.values()))):
         where = {"metric": "robust", "group": "target", "judge": "all", "threshold": ""}
-        yield {**at, **where, **_read_numbers(NOTHING, worst), **find_reported(grid, job, where)}
+        yield {**at, **where, **_read_numbers(NOTHING, worst), **told(where)}
 
 
-def find_reported(grid: Grid, job: Job, where: Mapping[str, Any]) -> dict[str, Any]:
-    """The paper's value of a number, and of its untouched base.
+def find_reported(grid: Grid, job: Job, where: Mapping[str, Any], strength: float = 1.0) -> dict[str, Any]:
+    """The paper's value of a number, and of its untouched base; "" beside a share of an edit, and beside all but the
+    last value of a swept setting, because a paper reports of the whole method.
 
     The numbers of the job's concept go before those of all concepts. The grid names a number by its metric, with @ and
     its threshold, and by its group where that matters: `esr1`, `ner@0.5`, `psr1/kept`. An attack's number without a
     group is that of the target.
     """
-    told_here = not grid.reported_splits or job.split in grid.reported_splits
+    swept = grid.sweep.get(job.label, {})
+    whole = strength == 1 and job.rank == max((len(values) for values in swept.values()), default=1) - 1
+    told_here = whole and (not grid.reported_splits or job.split in grid.reported_splits)
     alone = where["judge"] != "all" and where["metric"].startswith(TOGETHER)
     elsewhere = where["metric"].startswith("asr") and where["group"] != "target"
     metric = f"{where['metric']}@{where['threshold']}" if where["threshold"] else where["metric"]
