@@ -141,6 +141,17 @@ def test_fewer_pictures_are_spread_over_the_labels(tmp_path: Path) -> None:
         read_list(write_imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("near",))
 
 
+def test_fewer_pictures_are_a_sample_of_the_whole_list_and_not_its_beginning(tmp_path: Path) -> None:
+    rows = [[f"prompt {i}", str(i), "church"] for i in range(400)]
+    file = write(tmp_path / "sorted.csv", ["prompt", "evaluation_seed", "class"], rows)
+    few, more = (read_list(file, Erasure(("church",)), per_group=n).rows for n in (40, 80))
+    seeds = [row.seed for row in few]
+    assert len(seeds) == 40 and seeds == sorted(seeds), "in the list's order"
+    assert all(sum(low <= seed < low + 100 for seed in seeds) >= 3 for low in (0, 100, 200, 300))
+    assert set(seeds) < {row.seed for row in more}, "more pictures have all that fewer have"
+    assert few == read_list(file, Erasure(("church",)), per_group=40).rows
+
+
 def test_a_file_without_the_target_says_so(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no label of a is churhc: every row is kept; did you mean 'Church'"):
         suite = read_list(write_imagenette(tmp_path / "a.csv"), Erasure(("churhc",)))

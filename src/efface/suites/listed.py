@@ -6,6 +6,7 @@ other label must stay; for a row without a label, only the change of its picture
 """
 
 import dataclasses
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -283,10 +284,17 @@ class Roles:
 
 
 def thin(rows: Sequence[Row], size: int) -> list[Row]:
-    """Keeps at most `size` of the rows, as evenly over their concepts as possible, in their order."""
-    turns: dict[str, int] = {}
-    ranked = []
+    """Keeps at most `size` of the rows, as evenly over their concepts as possible, in their order.
+
+    Lists are often sorted, so each concept's are taken at random: the same each time, and more hold all that fewer do.
+    """
+    if size >= len(rows):
+        return list(rows)
+    places: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
-        turns[row.concept] = turns.get(row.concept, 0) + 1
-        ranked.append((turns[row.concept], place))
-    return [rows[place] for place in sorted(place for _, place in sorted(ranked)[:size])]
+        places.setdefault(row.concept, []).append(place)
+    ranked = []
+    for order, (concept, mine) in enumerate(places.items()):
+        random.Random(concept).shuffle(mine)
+        ranked += [(turn, order, place) for turn, place in enumerate(mine)]
+    return [rows[place] for place in sorted(place for *_, place in sorted(ranked)[:size])]
