@@ -111,7 +111,7 @@ def test_a_forecast_says_how_sure_its_hours_are() -> None:
     assert "seconds measured on one core; beside" in forecast(grid).sure and forecast(grid).sure in "\n".join(
         forecast(grid).format_lines()
     )
-    far = grid.model_copy(update={"models": ("somebody/model",), "suite": "imagenette"})
+    far = grid.model_copy(update={"models": ("somebody/model",), "suite": "i2p", "sizes": {}})
     assert "a guess" in forecast(far).sure and "--seconds-picture and --seconds-update" in forecast(far).sure
     assert "give --seconds-update." in forecast(far, picture=2.0).sure
     assert "as sure as your seconds" in forecast(far, picture=2.0, update=0.5).sure
