@@ -32,6 +32,17 @@ def build(model: Any, erasure: Erasure, **settings: Any) -> Any:
     return Compose(**settings).build_terms(model, erasure)
 
 
+def check_both(settings: dict[str, Any], *requests: tuple[Erasure, bool, str]) -> None:
+    """Each request is taken where it fits, and refused with these words where it does not."""
+    method = Compose(**settings)
+    for erasure, fits, says in requests:
+        if fits:
+            method.check(erasure)
+            continue
+        with pytest.raises(ValueError, match=says):
+            method.check(erasure)
+
+
 @pytest.mark.parametrize(
     ("settings", "erasure", "name", "wanted"),
     [
@@ -193,13 +204,7 @@ ANCHORS = [
 def test_an_anchor_is_refused_where_nothing_reads_it_and_demanded_where_something_needs_it(
     settings: dict[str, Any], may: bool, must: bool
 ) -> None:
-    method = Compose(**settings)
-    for erasure, fits, says in ((TO_CAR, may, "no use for an anchor"), (CAT, not must, "by an anchor; name one")):
-        if fits:
-            method.check(erasure)
-            continue
-        with pytest.raises(ValueError, match=says):
-            method.check(erasure)
+    check_both(settings, (TO_CAR, may, "no use for an anchor"), (CAT, not must, "by an anchor; name one"))
 
 
 @pytest.mark.parametrize(
@@ -213,13 +218,7 @@ def test_an_anchor_is_refused_where_nothing_reads_it_and_demanded_where_somethin
     ],
 )
 def test_concepts_to_keep_are_refused_where_nothing_reads_them(settings: dict[str, Any], may: bool, must: bool) -> None:
-    method = Compose(**settings)
-    for erasure, fits, says in ((KEEP, may, "no use for concepts to keep"), (CAT, not must, "name at least one")):
-        if fits:
-            method.check(erasure)
-            continue
-        with pytest.raises(ValueError, match=says):
-            method.check(erasure)
+    check_both(settings, (KEEP, may, "no use for concepts to keep"), (CAT, not must, "name at least one"))
 
 
 @pytest.mark.parametrize(

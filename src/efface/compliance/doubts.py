@@ -84,7 +84,7 @@ def tell_left_out(attacks: AttackRecord | None) -> tuple[str, ...]:
     """Names the standard attacks that were not made on the target; those that were made may be the weakest."""
     if attacks is None:
         return ()
-    made = {m.attack for m in attacks.measures if m.condition == "target" and not m.missing}
+    made = {m.attack for m in attacks.measures if m.made_on_target}
     left = [name for name in STANDARD if name not in made]
     return (f"of the standard attacks these were not made: {', '.join(left)}",) if left else ()
 

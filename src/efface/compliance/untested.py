@@ -104,5 +104,5 @@ def _list_attacks(found: AttackRecord | None) -> tuple[list[str], list[Interrupt
     """The names of the finished attacks on the target, and the interrupted ones."""
     if found is None:
         return [], []
-    made = [t.attack for t in found.measures if t.condition == "target" and not t.missing]
+    made = [m.attack for m in found.measures if m.made_on_target]
     return made, [each for each in found.interrupted if each.condition == "target"]

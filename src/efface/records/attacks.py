@@ -120,6 +120,11 @@ class AttackMeasure(Part):
         """The number of its rows, judged or not."""
         return self.after.n + self.after.unscored
 
+    @property
+    def made_on_target(self) -> bool:
+        """Whether it was made on the target and has a value."""
+        return self.condition == "target" and not self.missing
+
 
 class PlannedAttack(Part):
     """One attack under one condition that was begun; while no measure has its inputs, it was interrupted."""

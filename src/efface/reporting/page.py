@@ -69,12 +69,8 @@ class Part:
     curves: Sequence[Curve]
     history: Sequence[History]
 
-    def comes_first(self, m: Measure) -> bool:
-        """Whether a number belongs in the first table: that of all judges together where there is one."""
-        return self.record.comes_first(m)
-
     def list_by_judge(self) -> list[Measure]:
-        return [m for m in self.record.measures if not self.comes_first(m)]
+        return [m for m in self.record.measures if not self.record.comes_first(m)]
 
     @property
     def worst_attack(self) -> AttackMeasure | None:

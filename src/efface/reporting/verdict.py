@@ -99,7 +99,7 @@ def find_worst_attack(attacks: AttackRecord | None) -> AttackMeasure | None:
     made = [
         m
         for m in (attacks.measures if attacks else ())
-        if m.condition == "target" and not m.missing and m.after.value is not None and m.attack != BASELINE
+        if m.made_on_target and m.after.value is not None and m.attack != BASELINE
     ]
     return max(made, key=lambda m: m.after.value or 0.0, default=None)
 

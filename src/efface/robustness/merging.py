@@ -154,12 +154,18 @@ def _combine_worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> 
     return {row: either(verdicts[row] for verdicts in (one, other) if row in verdicts) for row in rows}
 
 
+def list_attacked(measures: Sequence[AttackMeasure], rows: tuple[str, ...]) -> tuple[AttackedRows, ...]:
+    """The rows, which are those of all of these attacks, of each that has a value on the target, but the baseline."""
+    made = [m for m in measures if m.made_on_target and m.attack != BASELINE]
+    return tuple(
+        AttackedRows(attack=m.attack, version=m.version, settings=m.settings, seed=m.seed, rows=rows) for m in made
+    )
+
+
 def _join_attacked(earlier: AttackRecord, now: AttackRecord) -> tuple[AttackedRows, ...]:
     """The rows of each attack in both runs; files of earlier versions have one list of rows for all their attacks."""
     rows = tuple(earlier.worst)
-    made = [m for m in earlier.measures if m.condition == "target" and not m.missing and m.attack != BASELINE]
-    facts = ("attack", "version", "settings", "seed")
-    older = [AttackedRows(rows=rows, **{fact: getattr(m, fact) for fact in facts}) for m in made if rows]
+    older = list_attacked(earlier.measures, rows) if rows else ()
     found: dict[str, AttackedRows] = {}
     for each in (*(earlier.attacked or older), *now.attacked):
         key = each.model_dump_json(exclude={"rows"})

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from ..functional.rates import bootstrap, cluster_means
+from ..plurals import write_count
 from .compare import LEAST, tabulate
 from .grid import Comparison, Grid
 from .jobs import is_seeded, list_variants
@@ -114,8 +115,8 @@ def _format_mean(lines: Sequence[Line], column: str, concepts: int) -> str:
     before = f" ({show(statistics.fmean(cluster_means(base)), column)})" if base else ""
     n = sum(int(line["n"]) for line in lines if line["value"])
     mean = show(statistics.fmean(cluster_means(values)), column)
-    some = f" of {len(values)} concepts" if len(values) < concepts else ""
-    return f"{mean}{spread} n={n}{some.replace(' 1 concepts', ' 1 concept')}{before}{_format_reported(lines, column)}"
+    some = f" of {write_count(len(values), 'concept')}" if len(values) < concepts else ""
+    return f"{mean}{spread} n={n}{some}{before}{_format_reported(lines, column)}"
 
 
 def _group_by_concept(lines: Sequence[Line], which: str) -> dict[str, list[float]]:
