@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog import METHODS
 from ..concept import Erasure
 from ..files import hash_file
+from ..files.structured import parse_json
 from ..suites.make import is_file
 from .cells import Cell, Store
 from .grid import Grid
@@ -247,7 +248,7 @@ def _describe_attack(name: str, model: str, budget: str, settings: str) -> dict[
     """The settings of an attack, the model's own included, and of the random prefixes that are its baseline."""
     from ..attacks import BASELINE, build_attack
 
-    made, baseline = build_attack(name, model, budget, json.loads(settings)), build_attack(BASELINE, model)
+    made, baseline = build_attack(name, model, budget, parse_json(settings, finite=False)), build_attack(BASELINE, model)
     return {
         "attack": name,
         "queries": made.queries,
