@@ -2,7 +2,7 @@
 
     python -m benchmarks.updates                      # the papers' 1000 updates and 50 steps; hours on a CPU
     python -m benchmarks.updates --updates 40 --picture-updates 4 --pictures 16   # a look
-    python -m benchmarks.updates --quality --targets cat --targets guitar --targets pizza
+    python -m benchmarks.updates --quality --fraction 0.5 --targets dog --targets violin --targets hamburger
 
 Wall time and denoiser rows are those of one run each. Bytes are those of a short run of their own, because counting
 them slows the run. For the quality, both edits are drawn and judged as a recipe does. "Not worse" means that the upper
@@ -93,6 +93,8 @@ class Updates:
     """Updates of the runs whose bytes are counted."""
     quality: bool = False
     """Draw and judge both edits."""
+    fraction: float = 1.0
+    """The share of each group's pictures that is drawn for it."""
     out: Path = Path("out/benchmarks/updates")
     """Folder for edits, judgements and the result."""
 
@@ -201,9 +203,11 @@ class Updates:
         found: dict[str, Any] = {}
         for who, edit in (("ours", ours), ("plain", other)):
             where = self.out / name / f"{target}-{seed}" / who
-            record = efface.evaluate(model, edit, where, sizes=SIZES, images=self.out / "images", progress=False)
+            more: dict[str, Any] = {"sizes": SIZES, "fraction": self.fraction, "images": self.out / "images"}
+            record = efface.evaluate(model, edit, where, progress=False, **more)
             rates = {metric: record.find(*metric.split("/")) for metric in METRICS}
             found[f"{who}_rates"] = {metric: rate.edited.value for metric, rate in rates.items() if rate}
+            found["base_rates"] = {metric: rate.base.value for metric, rate in rates.items() if rate and rate.base}
         return found
 
 
@@ -245,23 +249,23 @@ def _format_lines(rows: Sequence[Mapping[str, Any]]) -> str:
 def _measure_quality(rows: Sequence[Mapping[str, Any]]) -> str:
     """The paired loss of each rate, and whether its upper bound is small enough."""
     lines = []
-    for name in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == name]
-        for metric in METRICS:
-            losses: dict[str, list[float]] = {}
-            for row in mine:
-                a, b = row["plain_rates"].get(metric), row["ours_rates"].get(metric)
-                if a is not None and b is not None:
-                    losses.setdefault(row["target"], []).append(a - b)
-            if not losses:
-                continue
-            mean, spread = fmean(cluster_means(losses)), bootstrap(losses)
-            bounds = f"[{100 * spread[0]:.1f}, {100 * spread[1]:.1f}]" if spread else "one target: no interval"
-            verdict = "inconclusive" if spread is None or spread[1] > ALLOWED_LOSS else "not worse"
-            if spread and spread[0] > ALLOWED_LOSS:
-                verdict = "worse"
-            lines.append((name, metric, len(losses), f"{100 * mean:.1f} {bounds}", verdict))
-    return format_table(("method", "rate", "targets", "loss in points, plain - ours", "verdict"), lines)
+    whose = ("ours_rates", "plain_rates", "base_rates")
+    for name, metric in product(dict.fromkeys(row["method"] for row in rows), METRICS):
+        mine = [row for row in rows if row["method"] == name and all(metric in row[who] for who in whose)]
+        if not mine:
+            continue
+        losses: dict[str, list[float]] = {}
+        for row in mine:
+            losses.setdefault(row["target"], []).append(row["plain_rates"][metric] - row["ours_rates"][metric])
+        mean, spread = fmean(cluster_means(losses)), bootstrap(losses)
+        bounds = f"[{100 * spread[0]:.1f}, {100 * spread[1]:.1f}]" if spread else "one target: no interval"
+        verdict = "inconclusive" if spread is None or spread[1] > ALLOWED_LOSS else "not worse"
+        if spread and spread[0] > ALLOWED_LOSS:
+            verdict = "worse"
+        shown = (f"{100 * fmean(row[who][metric] for row in mine):.1f}" for who in whose)
+        lines.append((name, metric, len(losses), *shown, f"{100 * mean:.1f} {bounds}", verdict))
+    titles = ("method", "rate", "targets", "ours", "plain", "base", "loss in points, plain - ours", "verdict")
+    return format_table(titles, lines)
 
 
 if __name__ == "__main__":
