@@ -36,9 +36,10 @@ TITLES = {"architectures": "serves"}
 WIDTH = 80
 """Columns of a terminal."""
 ADVICE = """Which to take: esd or eap for most concepts (eap also keeps what lies near);
-uce in seconds, without training; sld or negative where weights must stay;
-stereo or advunlearn against attacks, at a higher cost. What each does on the
-embedded model: docs/methods.md.
+surgical to put a near concept in the target's place; uce in seconds, without
+training; sld or negative where weights must stay; hardened or p-esd against
+attacks, which keep less of what lies near. What each does on the embedded
+model: docs/methods.md, and under attack docs/results/beat.md.
 Under serves, all is every architecture, and flow is
 {flow}.
 What each cell needs: docs/models.md.""".format(flow=", ".join(GROUPS["flow"]))
@@ -46,7 +47,8 @@ What each cell needs: docs/models.md.""".format(flow=", ".join(GROUPS["flow"]))
 
 @dataclass(frozen=True)
 class List:
-    """List the available methods, attacks, scorers, suites, protocols or models."""
+    """List the available methods, attacks, scorers, suites, protocols or models, or which method serves which
+    architecture."""
 
     example: ClassVar[str] = "efface list methods"
     what: tyro.conf.Positional[

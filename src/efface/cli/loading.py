@@ -17,9 +17,9 @@ class Sampled:
     """Says how many sampling steps are taken, and with which guidance."""
 
     steps: int | None = None
-    """Sampling steps; the protocol's or the model's own number by default."""
+    """Sampling steps; the model's own number by default."""
     guidance: float | None = None
-    """Guidance; the protocol's or the model's own by default."""
+    """Guidance; the model's own by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,10 @@ class Drawing(Sampled):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Drawing):
-    """How pictures are drawn, and by which scheduler."""
+    """How pictures are drawn, and by which scheduler.
+
+    A protocol brings its own steps and guidance, except for bundled models.
+    """
 
     sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
     """The model's own scheduler, or another one on the same noise levels; dpm and unipc need fewer steps."""
