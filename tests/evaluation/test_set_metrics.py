@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 from torch import Tensor
 
 from efface.concept import Erasure
 from efface.evaluation.alarms import find_alarms
 from efface.evaluation.evaluate import check_scorers, evaluate
+from efface.evaluation.images import VARIANTS, ImageSet
 from efface.evaluation.protocols import Pool, Protocol
-from efface.evaluation.set_metrics import list_portions
+from efface.evaluation.set_metrics import Portion, _measure, list_portions
 from efface.evaluation.trial import Unmeasured
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
@@ -135,6 +137,27 @@ def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
     assert m and (m.base.n, m.base.unscored, m.edited.n, m.edited.unscored) == (5, 1, 5, 1)
     assert other and (other.edited.n, other.edited.unscored) == (6, 0)
     assert "too many pictures unscored" in [a.name for a in record.alarms]
+
+
+@dataclass(frozen=True)
+class HalfGap(Gap):
+    """Compares halves, as KID does, so that its number is of half as many pictures."""
+
+    def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
+        found = Gap.compare(self, base, edited, rows, side)
+        half = len(rows) // 2
+        return found and (replace(found[0], n=half), replace(found[1], n=half))
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0, (50, 0)), (2, (49, 1)), (3, (48, 2)), (20, (40, 10)), (100, (0, 100))])
+def test_unscored_pictures_are_counted_in_the_unit_of_the_set(lost: int, told: tuple[int, int], tmp_path: Path) -> None:
+    """Of 100 rows 20 without features leave two halves of 40 of 50: a fifth has no score, not a third."""
+    rows = [Row(f"g/cat/{i}", "a cat", i, "g", "keep", "object", "cat", ("cat",)) for i in range(100)]
+    seen = {variant: {row.id: torch.ones(3) * i for i, row in enumerate(rows) if i >= lost} for variant in VARIANTS}
+    paths = {variant: {row.id: f"{variant}/{i}.png" for i, row in enumerate(rows)} for variant in VARIANTS}
+    images = ImageSet(rows, paths, tmp_path, 16)
+    m = _measure(HalfGap(Means()), Portion("g", "group", rows), seen, images, tmp_path)
+    assert m and (m.base.n, m.base.unscored) == (m.edited.n, m.edited.unscored) == told
 
 
 def test_a_scorer_of_sets_that_raises_gives_none_and_is_counted(

@@ -14,11 +14,12 @@ import pytest
 
 from efface.evaluation.published import Published, Rate
 from efface.records.report import read_report
-from efface.reporting.data import PageData, describe_method, make_claims
+from efface.records.sealed import write_sealed
+from efface.reporting.data import PageData, describe_method
 from efface.reporting.gallery import describe_outcome
 from efface.reporting.page import write_page
 from efface.reporting.wording import format_estimate, format_fact, format_number
-from report_fixtures import build_share, measure, record, write_attacks, write_evaluation
+from report_fixtures import build_share, measure, write_attacks, write_evaluation
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'
 
@@ -228,12 +229,19 @@ def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
     assert "Attacks: ESD on cat" in text and not (tmp_path / "out" / "r_files" / "rows.parquet").exists()
 
 
-def test_several_erasures_make_a_claim_with_a_clustered_interval(folders: list[Path]) -> None:
-    found = make_claims([read_report(f) for f in folders])
-    assert found and all(c.erasures == 2 and c.method == "ESD" and c.low <= c.value <= c.high for c in found)
-    assert not make_claims([read_report(folders[0])])
-    half = record(drawing=record().drawing.model_copy(update={"strength": 0.5}), targets=("apple",))
-    assert not make_claims([record(), half])
+def test_a_page_ranks_no_attacks_that_were_made_on_survivors(tmp_path: Path) -> None:
+    places = [write_evaluation(tmp_path / "cat"), write_evaluation(tmp_path / "dog", targets=("dog",))]
+    made = write_attacks(places[0])
+    alone = tuple(m.model_copy(update={"worst_case": True}) for m in made.measures)
+    write_sealed(places[0] / "attacks.json", made.model_copy(update={"measures": alone, "digest": ""}))
+    text = write_page(places, tmp_path / "r.html").read_text()
+    assert "shown under the strongest attack" not in text and "prompts that nothing broke" in text
+    assert "none has a rate over all prompts" in text and "none was made" in text
+
+
+def test_a_page_without_evaluations_says_nothing_of_a_base(tmp_path: Path) -> None:
+    text = write_page([], tmp_path / "r.html", published=[build_published()]).read_text()
+    assert "stands beside the untouched base" not in text
 
 
 def test_what_cannot_be_reported_is_refused_before_anything_is_written(folders: list[Path], tmp_path: Path) -> None:

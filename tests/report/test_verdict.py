@@ -15,7 +15,7 @@ from efface.records.attacks import AttackRecord
 from efface.records.report import Alarm, Drop, Estimate, Measure
 from efface.reporting.boxes import group_alarms
 from efface.reporting.gallery import build_evaluation_gallery, pick_proof
-from efface.reporting.verdict import build_verdict, describe_rule, format_rule
+from efface.reporting.verdict import build_verdict, describe_rule, find_worst_attack, format_rule
 from efface.reporting.wording import format_drop, format_more, format_title
 from report_fixtures import TITLES, build_share, measure, record, write_attacks, write_evaluation
 
@@ -57,6 +57,23 @@ def test_where_the_interval_fails_and_the_value_does_not_the_interval_is_said() 
     found = build_verdict(record(build_numbers(22, 0.045)))
     assert "“cat” may appear in up to 6.6 % of pictures, 5 % allowed" in found.sentence
     assert "near neighbours may lose up to 5.5 points, 5 allowed" in found.sentence
+
+
+def test_attacks_on_survivors_are_not_ranked(tmp_path: Path) -> None:
+    """The first attack breaks 16 of 20 rows, the second 3 of the 4 that are left: it is not the stronger."""
+    made = write_attacks(tmp_path)
+    first, second = made.measures[0], made.find("relearn")
+    assert second
+    survivors = [
+        first.model_copy(update={"worst_case": True, "after": build_share(16, 20)}),
+        second.model_copy(update={"worst_case": True, "after": build_share(3, 4)}),
+    ]
+    attacks = made.model_copy(update={"measures": tuple(survivors)})
+    assert find_worst_attack(attacks) is None
+    sentence = build_verdict(record(build_numbers(50, 0.27)), attacks).sentence
+    assert "which attack is strongest is not known" in sentence and "75 %" not in sentence
+    whole = made.model_copy(update={"measures": (survivors[1], first)})
+    assert find_worst_attack(whole) == first, "an attack on all rows is ranked"
 
 
 def test_undecided_says_how_many_more_pictures_would_decide() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..concept import Erasure, check_phrases
 from ..files import read_json
-from ..plurals import write_count
+from ..plurals import write_count, write_percent
 from ..suites import world
 from ..suites.rows import build
 from ..suites.world import World, locate
@@ -199,7 +199,8 @@ def warn_if_undrawn(
     report(LOOKING, len(rows), len(rows))
     if seen.value is not None and seen.value < ENOUGH:
         warnings.warn(
-            f"{model.name} draws {', '.join(targets)} in only {seen.value:.0%} of {write_count(seen.n, 'picture')} "
+            f"{model.name} draws {', '.join(targets)} in only {write_percent(seen.value, ENOUGH)} of "
+            f"{write_count(seen.n, 'picture')} "
             "before anything is "
             f"erased (95 % interval {seen.low:.0%} to {seen.high:.0%}): either it can't draw this, or the judges "
             f"({', '.join(judge.name for judge in able)}) do not recognise it; erasing it will show little",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tyro
 
 from ..files import check_folder
+from ..plurals import write_percent
 from .console import print_result, show_progress, tell_plan
 from .loading import Drawing, Loading
 
@@ -171,16 +172,17 @@ def format_table(record: AttackRecord) -> str:
 
 def format_stages(measure: AttackMeasure) -> str:
     """Writes the success rate after each of the attack's settings as one line."""
-    steps = [f"{rate:.0%} with {stage}" for stage, rate in zip(measure.stages, measure.curve[1:], strict=False)]
-    return f"{measure.attack}, rows broken by then: {measure.curve[0]:.0%} before, {', '.join(steps)}"
+    steps = [
+        f"{write_percent(rate)} with {stage}" for stage, rate in zip(measure.stages, measure.curve[1:], strict=False)
+    ]
+    return f"{measure.attack}, rows broken by then: {write_percent(measure.curve[0])} before, {', '.join(steps)}"
 
 
 def format_rate(measure: AttackMeasure, value: float | None, interval: bool = False) -> str:
     if measure.missing or value is None:
         return "not made"
-    return f"{value:.0%}" + (
-        f" [{measure.after.low:.0%}, {measure.after.high:.0%}] n={measure.after.n}" if interval else ""
-    )
+    low, high = write_percent(measure.after.low), write_percent(measure.after.high)
+    return write_percent(value) + (f" [{low}, {high}] n={measure.after.n}" if interval else "")
 
 
 def format_cost(measure: AttackMeasure) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import tyro
 
+from ..plurals import write_percent
 from .console import print_result, show_progress
 from .loading import Loading
 
@@ -67,4 +68,6 @@ def format_table(book: dict[str, Any]) -> str:
 
 
 def _format_rate(e: dict[str, Any]) -> str:
-    return "not judged" if e["value"] is None else f"{e['value']:.0%} ({e['low']:.0%} to {e['high']:.0%})"
+    if e["value"] is None:
+        return "not judged"
+    return f"{write_percent(e['value'])} ({write_percent(e['low'])} to {write_percent(e['high'])})"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..attacks import STANDARD
 from ..evaluation.alarms import DRAWN, LEFT_OUT, UNTESTED
-from ..plurals import write_count
+from ..plurals import write_count, write_percent
 from ..records.attacks import AttackMeasure, AttackRecord
 from ..records.report import Record
 from ..suites.questions import find_unasked
@@ -59,7 +59,8 @@ def list_attack_doubts(record: Record, attacks: AttackRecord | None) -> tuple[st
         shown = each.untouched
         if each.condition == "target" and shown.value is not None and shown.value < DRAWN:
             found.append(
-                f"the untouched model shows the target in {shown.value:.0%} of the {write_count(each.rows, 'row')} "
+                f"the untouched model shows the target in {write_percent(shown.value, DRAWN)} of the "
+                f"{write_count(each.rows, 'row')} "
                 f"that were attacked (under {DRAWN:.0%})"
             )
     if others := list_other_judges(record, attacks):

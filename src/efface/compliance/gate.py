@@ -21,6 +21,7 @@ from typing import Literal
 
 from ..evaluation.alarms import UNSCORED
 from ..functional.rates import wilson
+from ..plurals import write_apart
 from ..records.attacks import AttackRecord
 from ..records.report import Estimate, Measure, Part, Record
 from .doubts import doubt_attacks, doubt_groups, list_attack_doubts, list_open_ends, tell_left_out
@@ -190,7 +191,7 @@ def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult
     outcome: RuleOutcome = "unjudged"
     if lost > UNSCORED:
         what = "rows are not known" if number.measure.metric in ("robust", "asr") else "pictures have no score"
-        why = f"undecided: {lost:.1%} of the {what} (over {UNSCORED:.0%})"
+        why = f"undecided: {write_apart(100 * lost, 100 * UNSCORED, digits=1)}% of the {what} (over {UNSCORED:.0%})"
     elif number.value is None:
         why = "undecided: nothing was measured"
     elif short == 0:

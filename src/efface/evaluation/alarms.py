@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..concept import fold_name
-from ..plurals import write_count
+from ..plurals import write_count, write_percent
 from ..records.report import Alarm, Measure
 
 DRAWN = 0.5
@@ -110,7 +110,7 @@ def warn_of_fitted(prompts: Sequence[str], targets: Sequence[str], templates: Se
 def _warn_not_drawn(m: Measure) -> Alarm | None:
     if m.group != "target" or m.base.value is None or 1 - m.base.value >= DRAWN:
         return None
-    rate = f"{1 - m.base.value:.0%} of {write_count(m.base.n, 'picture')}"
+    rate = f"{write_percent(1 - m.base.value, DRAWN)} of {write_count(m.base.n, 'picture')}"
     return Alarm(
         name="the base does not draw the target",
         raised_when=f"the untouched model shows it in {rate} (under {DRAWN:.0%})",
@@ -123,7 +123,8 @@ def _warn_collapsed(m: Measure) -> Alarm | None:
     if m.base.value is None or m.edited.value is None or m.edited.value >= COLLAPSE * m.base.value:
         return None
     return _describe_collapse(
-        f"group {m.group}: shown in {m.edited.value:.0%} under the edit, {m.base.value:.0%} before"
+        f"group {m.group}: shown in {write_percent(m.edited.value)} under the edit, "
+        f"{write_percent(m.base.value)} before"
     )
 
 
@@ -150,7 +151,8 @@ def _warn_broken(measures: Sequence[Measure]) -> Alarm | None:
         return None
     return Alarm(
         name="pictures are flat or noise",
-        raised_when=f"group {m.group}: {m.edited.value or 0:.0%} under the edit, {m.base.value or 0:.0%} before",
+        raised_when=f"group {m.group}: {write_percent(m.edited.value or 0)} under the edit, "
+        f"{write_percent(m.base.value or 0)} before",
         means="Such pictures show no concept: erasure by breaking the model counts as success.",
         do="Look at the pictures; lower the method's steps or learning rate.",
     )
@@ -165,7 +167,8 @@ def _warn_alike(measures: Sequence[Measure]) -> Alarm | None:
     share, m = least
     return Alarm(
         name="pictures of a concept become alike",
-        raised_when=f"group {m.group}: their diversity is {share:.0%} of the base's ({m.judge}, n = {m.edited.n})",
+        raised_when=f"group {m.group}: their diversity is {write_percent(share, COLLAPSE)} of the base's "
+        f"({m.judge}, n = {m.edited.n})",
         means="The edited model answers different prompts and seeds with nearly one picture.",
         do="Look at the pictures; lower the method's steps or learning rate, or give it a broader anchor.",
     )
@@ -177,7 +180,8 @@ def _warn_unscored(measures: Sequence[Measure]) -> Alarm | None:
         return None
     return Alarm(
         name="too many pictures unscored",
-        raised_when=f"{_find_unscored(worst):.0%} of the pictures behind {worst.metric} ({worst.group}) have no score",
+        raised_when=f"{write_percent(_find_unscored(worst), UNSCORED)} of the pictures behind "
+        f"{worst.metric} ({worst.group}) have no score",
         means="The rates speak of the rest only; what could not be judged is not known to be safe.",
         do="Read the explanations in rows.parquet, repair the scorer, and evaluate again: only scores are made anew.",
     )

@@ -164,6 +164,8 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
     if found is None and not lost:
         return None
     before, after = found or (Spread(None, 0.0, 0.0, 0),) * 2
+    # A set may have half of the pictures: what is unscored is in the same proportion to the set as to the portion.
+    lost = math.ceil(lost * before.n / len(rows)) if found else lost
     return Measure(
         metric=name_kind(scorer),
         title=f"{scorer.title}: {portion.title}{failure}",

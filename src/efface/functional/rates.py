@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from .words import share_name, split_label
 
 Z95 = 1.959963984540054
+LEAST_CLUSTERS = 4
+"""The least number of concepts, or of erasures, for an interval of a method: a bootstrap over fewer is too narrow."""
 Verdict = bool | None
 Image = Hashable
 """Any key that identifies a picture."""

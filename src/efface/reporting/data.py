@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +15,8 @@ from ..evaluation.rows_table import read_rows_table
 from ..files import read_json
 from ..functional import rates
 from ..records.attacks import AttackRecord
-from ..records.report import Part, Record
-from .wording import name_method
+from ..records.report import Measure, Part, Record
+from .wording import format_fact, name_method
 
 FORMAT = "efface-page"
 FORMAT_VERSION = 1
@@ -29,13 +30,16 @@ class Evaluation(Part):
 
 
 class Claim(Part):
-    """A rate of a method over several erasures; its interval resamples them."""
+    """A number of a method over several erasures; its interval resamples them."""
 
     method: str
+    """The method, with its strength, and with those arguments that other evaluations of it have otherwise."""
     title: str
+    judge: str
+    unit: Literal["share", "number"]
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None
+    """None with fewer than `rates.LEAST_CLUSTERS` erasures, of which no interval can be resampled."""
     erasures: int
 
 
@@ -108,19 +112,38 @@ def describe_method(record: Record) -> str:
 
 
 def make_claims(records: Sequence[Record]) -> list[Claim]:
-    """The headline rates of a method over several erasures, with intervals that resample erasures."""
-    by_rate: dict[tuple[str, str, str], dict[str, list[float | None]]] = {}
-    titles: dict[tuple[str, str, str], str] = {}
-    for record in records:
+    """The headline numbers of each method over several erasures: their mean, with equal weights of erasures.
+
+    Evaluations of one method are taken together only if its arguments are the same; the seeds of its training may
+    differ. Numbers at different thresholds, or by different judges, are never taken together.
+    """
+    found: dict[tuple[Any, ...], dict[str, list[float | None]]] = {}
+    first: dict[tuple[Any, ...], Measure] = {}
+    for record, method in zip(records, _name_methods(records), strict=True):
         for m in record.list_headlines():
-            key = (describe_method(record), m.metric, m.group)
-            by_rate.setdefault(key, {}).setdefault(", ".join(record.targets), []).append(m.edited.value)
-            titles[key] = m.title
+            key = (method, m.metric, m.group, m.threshold, m.judge)
+            found.setdefault(key, {}).setdefault(", ".join(record.targets), []).append(m.edited.value)
+            first.setdefault(key, m)
     out = []
-    for key, clusters in by_rate.items():
-        interval, means = rates.bootstrap(clusters), rates.cluster_means(clusters)
-        if interval:
-            mean = sum(means) / len(means)
-            found = {"low": interval[0], "high": interval[1], "erasures": len(means)}
-            out.append(Claim(method=key[0], title=titles[key], value=mean, **found))
+    for key, clusters in found.items():
+        means, m = rates.cluster_means(clusters), first[key]
+        if len(means) > 1:
+            interval = rates.bootstrap(clusters) if len(means) >= rates.LEAST_CLUSTERS else None
+            told = {"title": m.title, "judge": m.judge, "unit": m.unit, "erasures": len(means)}
+            out.append(Claim(method=key[0], value=math.fsum(means) / len(means), interval=interval, **told))
+    return out
+
+
+def _name_methods(records: Sequence[Record]) -> list[str]:
+    """Each evaluation's method, by which methods with other arguments than their training's seed are told apart."""
+    own = [{k: v for k, v in record.arguments.items() if k != "seed"} for record in records]
+    named = [describe_method(record) for record in records]
+    out = []
+    for name, mine in zip(named, own, strict=True):
+        others = [other for each, other in zip(named, own, strict=True) if each == name]
+        differ = [
+            k for k in sorted({k for other in others for k in other}) if any(o.get(k) != mine.get(k) for o in others)
+        ]
+        told = "; ".join(f"{k.replace('_', ' ')} {format_fact(mine.get(k))}" for k in differ)
+        out.append(f"{name} ({told})" if told else name)
     return out

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ..plurals import write_count
+from ..plurals import write_apart, write_count
 from ..records.report import Drop, Estimate, Measure
 
 METRICS = {"esr1": "erased (ESR-1)", "psr1": "kept (PSR-1)", "esr5": "erased (ESR-5)", "psr5": "kept (PSR-5)"}
@@ -29,11 +29,14 @@ def name_method(method: str) -> str:
 
 
 def format_number(value: float | None, unit: str = "share") -> str:
-    """Writes a share as a percentage, another number with at least three digits, and None as a dash."""
+    """Writes a share as a percentage, another number with at least three digits, and None as a dash.
+
+    A share has a digit after the point, and more where it would else be written as none or all: "0.02 %", "99.98 %".
+    """
     if value is None:
         return "—"
     if unit != "number":
-        return f"{100 * value:.1f} %"
+        return f"{write_apart(100 * value, 0, 100, digits=1)} %"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -106,9 +109,11 @@ def format_name(m: Measure) -> str:
 
 
 def format_card_title(m: Measure) -> str:
-    if m.metric.startswith("esr"):
-        return f"Erased: {m.group}"
-    return f"Kept: {GROUPS.get(m.group, m.group)}" if m.metric.startswith("psr") else f"{m.metric}: {m.group}"
+    """What a headline is about, with the number of labels that count if that is not one, and a detector's threshold."""
+    if found := re.fullmatch(r"(esr|psr)(\d+)", m.metric):
+        about = f"Erased: {m.group}" if found[1] == "esr" else f"Kept: {GROUPS.get(m.group, m.group)}"
+        return about if found[2] == "1" else f"{about}, first {found[2]} answers"
+    return f"{m.metric}{'' if m.threshold is None else f' over {m.threshold:g}'}: {m.group}"
 
 
 def format_title(m: Measure) -> str:
@@ -141,9 +146,9 @@ def format_group(group: str, titles: Mapping[str, str]) -> str:
     return GROUPS.get(group) or (f"“{titles[group]}”" if group in titles else group)
 
 
-def format_brief(share: float) -> str:
-    """Writes a share for a sentence: "62 %", "3.6 %", "0.4 %"."""
-    return f"{_shorten(100 * share)} %"
+def format_brief(share: float, *bars: float) -> str:
+    """Writes a share for a sentence: "62 %", "3.6 %", "0.4 %", and as none, all or a limit only what is just that."""
+    return f"{_shorten(100 * share, 100, *(100 * bar for bar in bars))} %"
 
 
 def format_bar(share: float) -> str:
@@ -151,14 +156,15 @@ def format_bar(share: float) -> str:
     return f"{round(100 * share, 6):g} %"
 
 
-def format_points(share: float) -> str:
-    """Writes a difference of shares in points: "27 points", "1 point"."""
-    text = _shorten(100 * share)
+def format_points(share: float, *bars: float) -> str:
+    """Writes a difference of shares in points: "27 points", "1 point", and as a limit only what is just that."""
+    text = _shorten(100 * share, *(100 * bar for bar in bars))
     return f"{text} {'point' if text == '1' else 'points'}"
 
 
-def _shorten(number: float) -> str:
-    return f"{number:.0f}" if abs(number) >= 10 else f"{round(number, 1):g}"
+def _shorten(number: float, *bars: float) -> str:
+    text = write_apart(number, 0, *bars, digits=0 if abs(number) >= 10 else 1)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def pick_worst_outcome(outcomes: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..attacks import BASELINE
 from ..attacks.base import BLACK_BOX
 from ..evaluation.alarms import COLLAPSE, DRAWN, UNSCORED
-from ..plurals import write_count
+from ..plurals import write_count, write_percent
 from ..records.attacks import AttackMeasure, ConditionSummary
 from ..records.report import Alarm
 
@@ -55,7 +55,7 @@ def _warn_not_shown(conditions: Sequence[ConditionSummary]) -> Iterator[Alarm]:
         if ground.condition == "target" and shown.value is not None and shown.value < DRAWN:
             yield Alarm(
                 name="the base does not draw the target",
-                raised_when=f"the untouched model shows it in {_format_percent(shown.value)} of "
+                raised_when=f"the untouched model shows it in {write_percent(shown.value, DRAWN)} of "
                 f"{write_count(shown.n, 'picture')} "
                 f"(under {DRAWN:.0%})",
                 means="Rows that never showed it can hardly be broken: the success rate is low for that reason alone.",
@@ -69,7 +69,8 @@ def _warn_collapsed(conditions: Sequence[ConditionSummary]) -> Iterator[Alarm]:
         if ground.condition == "control-kept" and now is not None and was is not None and now < COLLAPSE * was:
             yield Alarm(
                 name="kept concepts collapse",
-                raised_when=f"{', '.join(ground.concepts)}: shown in {now:.0%} under the edit, {was:.0%} before",
+                raised_when=f"{', '.join(ground.concepts)}: shown in {write_percent(now)} under the edit, "
+                f"{write_percent(was)} before",
                 means="The edit destroys much more than the target; a model that draws nothing resists every attack.",
                 do="Read these rates beside what is kept; erase with less force, or with a method that preserves.",
             )
@@ -178,7 +179,8 @@ def _warn_ruined(conditions: Sequence[ConditionSummary], measures: Sequence[Atta
         if left is not None and named is not None and left < COLLAPSE * named:
             yield Alarm(
                 name="an attack ruins the model",
-                raised_when=f"after {measure.attack} kept concepts are shown in {left:.0%}, before it in {named:.0%}",
+                raised_when=f"after {measure.attack} kept concepts are shown in {write_percent(left)}, before it in "
+                f"{write_percent(named)}",
                 means="A model that draws nothing shows no target either: a low rate says nothing of the edit.",
                 do="Let it change the weights less (fewer pruned, more bits), or leave its rate out.",
             )
@@ -222,7 +224,7 @@ def _warn_plateau(measures: Sequence[AttackMeasure], spent: Mapping[str, Sequenc
             yield Alarm(
                 name="the budget is not on a plateau",
                 raised_when=f"{measure.attack}: from {stages[early - 1]} to {stages[len(shares) - 1]} the rate rose by "
-                f"{100 * added:.0f} points, to {rate:.0%}",
+                f"{100 * added:.0f} points, to {write_percent(rate)}",
                 means="Four times the budget may bring as much again: the rate is a lower bound.",
                 do="Run it again with --budget 4x, and report the budget with the rate.",
             )
@@ -268,4 +270,4 @@ def _format_rate(measure: AttackMeasure) -> str:
 
 
 def _format_percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.0%}"
+    return "unknown" if value is None else write_percent(value)

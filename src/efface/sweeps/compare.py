@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..functional.rates import bootstrap, cluster_means
+from ..functional.rates import LEAST_CLUSTERS, bootstrap, cluster_means
 from .grid import Comparison
 from .table import Line, find_column, show
 
-LEAST = 4
-"""The least number of concepts for an interval of a mean difference: a bootstrap over fewer is too narrow."""
+LEAST = LEAST_CLUSTERS
+"""The least number of concepts for an interval of a mean difference."""
 Key = tuple[str, str, str, str]
 """Model, method, concept, and training seed."""
 Curve = tuple["Start", list["Point"]]
