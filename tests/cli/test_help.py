@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from efface.api.examining import examine, list_requirements
+from efface.api.examining import EXTRAS, examine, list_requirements
 from efface.cli.app import COMMANDS, main
 from efface.cli.completion import SCRIPTS, list_words
 from efface.cli.console import show_progress
@@ -91,6 +91,7 @@ def test_the_doctor_says_what_is_there_and_what_a_task_would_miss(
 def test_what_efface_requires_is_read_from_its_own_metadata() -> None:
     needs = list_requirements()
     assert {"torch", "diffusers", "tyro"} <= set(needs[""]) and "nudenet" in needs["detect"]
+    assert set(EXTRAS) == set(needs) - {""}, "the doctor names every extra"
 
 
 def test_completion_knows_commands_names_and_flags() -> None:

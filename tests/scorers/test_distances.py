@@ -63,8 +63,9 @@ def test_ssim_is_wangs_in_every_window() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
-def test_lpips_without_torchvision_names_the_extra() -> None:
-    with pytest.raises(ValueError, match=r"lpips needs torchvision.*efface\[fid\]"):
+def test_lpips_without_torchvision_names_what_brings_it() -> None:
+    """The extra `fid` does not install torchvision."""
+    with pytest.raises(ValueError, match=r"lpips needs torchvision, .*pip install 'torchvision'"):
         Lpips().check([ROW])
     with pytest.raises(ValueError, match="no net 'resnet'; there are alex, vgg, squeeze"):
         Lpips(net="resnet")  # type: ignore[arg-type]

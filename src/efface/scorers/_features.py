@@ -41,7 +41,8 @@ class Features:
     def check(self, scorer: str) -> None:
         """Raises ValueError or OSError where the network can't be opened."""
         if self.folder == INCEPTION:
-            require_package(f"{scorer} with Inception's features", "torch_fidelity", "fid")
+            require_package(f"{scorer} with Inception's features", "torchmetrics", "efface[fid]")
+            require_package(f"{scorer} with Inception's features", "torch_fidelity", "torch-fidelity")
             return
         config = read_config(self.folder)
         if config.model_type != "clip" and not any("Classification" in a for a in config.architectures or ()):

@@ -86,7 +86,7 @@ class Compared(ABC):
 
     def check_packages(self) -> None:
         for package in self.packages:
-            require_package(self.name, package, "fid")
+            require_package(self.name, package, "efface[fid]")
         self.network.check(self.name)
         if self.reference and not Path(self.reference).is_dir():
             raise FileNotFoundError(f"scorer {self.name}: there is no folder {self.reference} with pictures")

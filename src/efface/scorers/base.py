@@ -257,10 +257,16 @@ def digest_file(file: str) -> str:
     return hash_file(file)
 
 
-def require_package(scorer: str, package: str, extra: str) -> None:
-    """Raises ValueError, which names the extra to install, where a package that a scorer needs is missing."""
+def require_package(scorer: str, package: str, install: str) -> None:
+    """Raises ValueError where a package that a scorer needs is missing.
+
+    Args:
+        scorer: the scorer's name, for the message.
+        package: the module that must be importable.
+        install: what `pip install` is given to bring it, such as "efface[fid]".
+    """
     if importlib.util.find_spec(package) is None:
-        raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install 'efface[{extra}]'")
+        raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install '{install}'")
 
 
 _chosen: list[torch.device] = []

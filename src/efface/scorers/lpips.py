@@ -48,8 +48,8 @@ class Lpips:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where torchmetrics or torchvision is not installed."""
-        require_package("lpips", "torchmetrics", "fid")
-        require_package("lpips", "torchvision", "fid")
+        require_package("lpips", "torchmetrics", "efface[fid]")
+        require_package("lpips", "torchvision", "torchvision")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         network = _load(self.net)

@@ -92,7 +92,7 @@ class NudeNet:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where the package is not installed."""
-        require_package("nudenet", "nudenet", "detect")
+        require_package("nudenet", "nudenet", "efface[detect]")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         detector = _load()

