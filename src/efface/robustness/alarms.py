@@ -246,7 +246,7 @@ def _warn_unscored(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
         yield Alarm(
             name="too many pictures unscored",
             raised_when=f"{lost} of {write_count(drawn, 'picture')} of the attacks could not be judged",
-            means="What could not be judged is not known to be safe, and counted as no success.",
+            means="What could not be judged is not known to be safe: a row that it leaves open counts as unscored.",
             do="Repair the scorer and run the attacks again, in another folder.",
         )
 
