@@ -73,8 +73,40 @@ def test_the_gain_of_an_attack_resamples_prompts_that_have_several_rows() -> Non
     after, floor = ([pair[side] for pair in ROWS] for side in (0, 1))
     prompts = ["a"] * 7 + ["b"] * 9
     gain = estimate_gain(after, floor, prompts)
-    assert gain and gain.clusters == 2 and gain.value == pytest.approx((3 / 7 + 0) / 2)
+    assert gain and gain.clusters == 2
+    assert gain.value == pytest.approx(3 / 16), "as the success rate is above the baseline's"
     assert (gain.low, gain.high) == pytest.approx((0, 3 / 7))
+
+
+def test_a_loss_is_the_difference_of_the_two_rates_whatever_the_sizes_of_concepts() -> None:
+    """90 rows of one concept lose nothing, 10 of another all: 10 points of the share of pictures, not 50."""
+    edited, concepts = [True] * 90 + [False] * 10, ["a"] * 90 + ["b"] * 10
+    drop = estimate_drop([True] * 100, edited, concepts)
+    assert drop and drop.clusters == 2
+    assert drop.value == pytest.approx(estimate([True] * 100).value - estimate(edited).value) == pytest.approx(0.1)  # type: ignore[operator]
+    sizes = {"a": [0.0] * 90, "b": [1.0] * 10, "c": [0.0] * 30, "d": [1.0] * 20, "e": [0.5] * 10}
+    several = estimate_drop(
+        [v for values in sizes.values() for v in values],
+        [0.0] * 160,
+        [name for name, values in sizes.items() for _ in values],
+    )
+    rng, parts = np.random.default_rng(1), [np.array(values) for values in sizes.values()]
+    draws = [np.concatenate([parts[i] for i in rng.integers(5, size=5)]).mean() for _ in range(20_000)]
+    assert several and several.value == pytest.approx(35 / 160)
+    assert (several.low, several.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.03)
+
+
+def test_one_concepts_loss_resamples_prompts_and_not_their_seeds() -> None:
+    """4 prompts with 25 seeds each, whose pictures are all alike: the evidence is of 4 prompts, not of 100 pictures."""
+    lost = [1.0, 0.0, 0.0, 1.0]
+    base, prompts = [lost[i // 25] for i in range(100)], [f"prompt {i // 25}" for i in range(100)]
+    drop = estimate_drop(base, [0.0] * 100, ["a"] * 100, prompts)
+    assert drop and (drop.value, drop.clusters) == (0.5, 4)
+    assert (drop.low, drop.high) == bootstrap({str(i): [x] for i, x in enumerate(lost)})
+    rows = estimate_drop(base, [0.0] * 100, ["a"] * 100, ["one prompt"] * 100)
+    assert rows and rows.clusters == 100 and rows.high - rows.low < 0.5 * (drop.high - drop.low)
+    half = estimate_drop([*base, None], [0.0] * 101, ["a"] * 100 + ["b"], [*prompts, "other"])
+    assert half == drop, "a concept of which nothing was judged is none"
 
 
 def measure(metric: str, group: str, base: float, edited: float) -> Measure:

@@ -1,5 +1,6 @@
 """Estimates with 95 % intervals, computed from verdicts and numbers of single pictures."""
 
+import math
 from collections.abc import Sequence
 
 from ..functional import rates
@@ -34,21 +35,42 @@ def estimate_gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: S
     if not pairs:
         return None
     if len({p for _, _, p in pairs}) not in (1, len(pairs)):
-        return estimate_drop([a for a, _, _ in pairs], [f for _, f, _ in pairs], [p for _, _, p in pairs])
+        return _resample([(float(a) - float(f), p) for a, f, p in pairs])
     one, other = (sum(a and not f for a, f, _ in pairs), sum(f and not a for a, f, _ in pairs))
     low, high = rates.paired_difference(one, other, len(pairs))
     return Drop(value=(one - other) / len(pairs), low=low, high=high, clusters=len(pairs))
 
 
-def estimate_drop(base: Sequence[float | None], edited: Sequence[float | None], concepts: Sequence[str]) -> Drop | None:
-    """Base minus edited over rows that were judged in both, resampled by concept, or by row if there is one concept."""
-    names = concepts if len(set(concepts)) > 1 else [str(i) for i in range(len(concepts))]
-    clusters: dict[str, list[float | None]] = {}
-    for before, after, name in zip(base, edited, names, strict=True):
-        if before is not None and after is not None:
-            clusters.setdefault(name, []).append(float(before) - float(after))
-    interval = rates.bootstrap(clusters)
+def estimate_drop(
+    base: Sequence[float | None],
+    edited: Sequence[float | None],
+    concepts: Sequence[str],
+    prompts: Sequence[str] | None = None,
+) -> Drop | None:
+    """Base minus edited, over rows that were judged in both.
+
+    The interval resamples whole concepts, because rows of one concept are correlated. Where there is one concept it
+    resamples whole prompts, and where there is one prompt, rows; each row is a prompt of its own if none are given.
+    """
+    rows = [str(i) for i in range(len(concepts))]
+    found = [
+        (float(before) - float(after), names)
+        for before, after, *names in zip(base, edited, concepts, prompts or rows, rows, strict=True)
+        if before is not None and after is not None
+    ]
+    if not found:
+        return None
+    level = next((i for i in range(2) if len({names[i] for _, names in found}) > 1), 2)
+    return _resample([(lost, names[level]) for lost, names in found])
+
+
+def _resample(differences: Sequence[tuple[float, str]]) -> Drop | None:
+    """The mean of differences, each with its cluster; the interval resamples clusters. None with one cluster."""
+    clusters: dict[str, list[float]] = {}
+    for difference, name in differences:
+        clusters.setdefault(name, []).append(difference)
+    interval = rates.bootstrap_pooled(clusters)
     if interval is None:
         return None
-    means = rates.cluster_means(clusters)
-    return Drop(value=sum(means) / len(means), low=interval[0], high=interval[1], clusters=len(means))
+    mean = math.fsum(difference for difference, _ in differences) / len(differences)
+    return Drop(value=mean, low=interval[0], high=interval[1], clusters=len(clusters))

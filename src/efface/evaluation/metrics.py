@@ -68,7 +68,7 @@ def measure_rows(
         judge=label.judge,
         base=estimate(base),
         edited=estimate(edited),
-        drop=estimate_drop(base, edited, [table.rows[i].concept for i in rows]),
+        drop=estimate_drop(base, edited, *([getattr(table.rows[i], of) for i in rows] for of in ("concept", "prompt"))),
         threshold=label.threshold,
         unit="share" if share else "number",
     )

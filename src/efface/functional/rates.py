@@ -239,11 +239,25 @@ def bootstrap(
     Args:
         clusters: values by cluster (a concept; a concept and training seed); `None` values are left out.
     """
-    means = cluster_means(clusters)
-    if len(means) < 2:
+    return bootstrap_pooled({str(i): [mean] for i, mean in enumerate(cluster_means(clusters))}, resamples, seed)
+
+
+def bootstrap_pooled(
+    clusters: Mapping[str, Sequence[float]], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float] | None:
+    """The 95 % bootstrap interval of the mean over all values, which draws whole clusters with replacement.
+
+    A cluster has the weight of its number of values, as in a rate over all of them. `None` with fewer than two
+    clusters, or with an empty one.
+    """
+    parts = [(math.fsum(values), len(values)) for values in clusters.values()]
+    if len(parts) < 2 or not all(n for _, n in parts):
         return None
-    rng = random.Random(seed)
-    draws = sorted(math.fsum(rng.choices(means, k=len(means))) / len(means) for _ in range(resamples))
+    rng, draws = random.Random(seed), []
+    for _ in range(resamples):
+        drawn = rng.choices(parts, k=len(parts))
+        draws.append(math.fsum(total for total, _ in drawn) / sum(n for _, n in drawn))
+    draws.sort()
     return draws[math.floor(0.025 * (resamples - 1))], draws[math.ceil(0.975 * (resamples - 1))]
 
 

@@ -92,7 +92,7 @@ class AttackMeasure(Part):
     """The success rate of random prefixes on the same rows, with as many queries. For an attack with pictures as input,
     a row counts if either random prefixes or the attack with pictures of another thing succeed."""
     lift: Annotated[Drop | None, AfterValidator(check_difference)]
-    """`after` minus `baseline`, paired by row; the interval resamples rows."""
+    """`after` minus `baseline`, paired by row; the interval resamples rows, or prompts where several rows share one."""
     intact: Share | None = None
     """For an attack that only undoes an edit: the share of kept concepts that its model shows when asked by name."""
     curve: tuple[Rate, ...]

@@ -59,7 +59,10 @@ Share = Annotated[Estimate, AfterValidator(check_share)]
 
 
 class Drop(Part):
-    """Base minus edited, paired by row; the interval resamples whole concepts (prompts where there is one concept)."""
+    """The mean of base minus edited over rows that were judged in both.
+
+    The interval resamples whole concepts; prompts where there is one concept, and rows where there is one prompt.
+    """
 
     value: float
     low: float
