@@ -1,4 +1,4 @@
-"""The request to erase, and how all rooms compare names.
+"""The request to erase, and how names are compared everywhere.
 
 This file imports no torch, because the command line imports it for `--help`.
 """
@@ -13,7 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Erasure:
-    """The request: what is erased, what it becomes, and what is kept."""
+    """The request: what is erased, what it becomes, and what is kept.
+
+    >>> Erasure(("cat",), anchor="dog", keep=("tiger",)).targets
+    ('cat',)
+
+    Raises TypeError or ValueError where a concept is empty, named twice, or both erased and kept, or where the anchor
+    is a target.
+    """
 
     targets: tuple[str, ...]
     """Concepts to erase."""

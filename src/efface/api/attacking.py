@@ -62,7 +62,7 @@ def attack(
         attacks: names or instances, or "standard" for five of them.
         budget: the budget of each named attack: "default", "paper", a factor such as "4x", or a number of queries.
         settings: settings of named attacks, by the attack's name.
-        synonyms: other names of a concept, by the concept, beside those that the model's world knows.
+        synonyms: other names of a concept, by the concept, beside those that come with the model or the suite.
         group: the suite's group that is attacked; by default the first one whose concepts must be gone.
         rows: the largest number of prompts of each erased concept.
         controls: the largest number of prompts in each control.
@@ -73,6 +73,11 @@ def attack(
         max_memory: the most memory that attacks by gradients may need: bytes, or "8GB"; by default what is free. They
             differentiate as many rows at once as fit.
         on_plan: called with the memory plan of attacks by gradients, if there are any, before they start.
+
+    Returns:
+        The content of attacks.json. `robust` is the share of rows that nothing broke, `measures` has the rate of each
+        attack in each condition (`find(attack)` for the one on the target), each with its 95 % interval; `alarms` say
+        where a low rate is misleading.
 
     Raises:
         DoesNotFit: an attack by gradients needs more memory than it may have; the message says what would fit.

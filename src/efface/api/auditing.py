@@ -36,8 +36,13 @@ def audit(
         model, edit, scorers, progress: as in `evaluate`; scorers are judges of objects and CLIPs.
         out: the folder for audit.json, audit.png and the pictures; pictures that are there already are not drawn again.
         vocabulary: the words to search, or a file of them, one a line; by default the model's most common words and its
-            world's names.
+            world's names (of a bundled model, the things and styles that it can draw).
         settings: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
+
+    Returns:
+        The content of audit.json: `findings` has the words that were drawn, `ranking` all words that were searched,
+        the most damaged first, and `open_paths` the ways from the prompt into the network that the edit leaves
+        unchanged.
 
     Raises:
         ValueError: there are too few words, or none in the file, a scorer is neither of the two, or the edit is of

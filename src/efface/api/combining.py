@@ -29,6 +29,9 @@ def merge(
         edits: at least two edits, or their files.
         strengths: a strength for each edit; 1 by default.
 
+    Returns:
+        The merged edit. Its record names the parts and their strengths.
+
     Raises:
         ValueError: there are fewer than two edits or another number of strengths, a strength is 0 or no number from -10
             to 10, an edit is given twice, is a guide or of another base, or together they change nothing.
@@ -144,6 +147,11 @@ def diff(
         edit: an edit, its file, or a model of the same architecture.
         other: the edit or model to compare with; the base by default.
         strength: the strength of the edit.
+
+    Returns:
+        The difference: `tensors` has the weights that differ, the largest relative change first, `relative` the change
+        of all weights together, ‖Δ‖ / ‖W‖, and `paths` the ways from the prompt into the network, and which of them
+        the change reaches.
 
     Raises:
         ValueError: an edit is a guide or of another base, or a model has another architecture.

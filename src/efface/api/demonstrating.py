@@ -62,9 +62,12 @@ def demonstrate(
         on_suite: called with the suite before anything starts.
         on_plan: called with the memory plan of the training.
 
+    Returns:
+        The evaluation's record, the verdict in words, and the report's file.
+
     Raises:
         ValueError: the target, the method, the anchor or the number can't work.
-        FileNotFoundError: the model has no world.
+        FileNotFoundError: the model is no glyphs model: it has no file world.json, which says what it can draw.
     """
     folder, bundle = Path(out), locate(model)
     known = world.load(bundle)

@@ -34,6 +34,9 @@ def neurons(
 ) -> tuple[Diagnosis, dict[str, Any]]:
     """Finds the neurons that carry a concept by an edit's changes, and measures how adversarial prompts change them.
 
+    After "Pruning for Robust Concept Erasing" (Yang et al., arXiv 2405.16534). The correlation rho is the paper's; the
+    sensitivity delta is our reading of its words.
+
     Args:
         model, progress: as in `evaluate`.
         edit: the file of the edit; the neurons that it changed most are the concept's.

@@ -56,6 +56,9 @@ def draft_suite(
         seed: the seed of the pictures.
         overwrite: whether a file of this name may be replaced.
 
+    Returns:
+        The csv file, which `suite=` of the other functions takes.
+
     Raises:
         ValueError: a name is empty, repeated, both target and neighbour, or several names in one text; the kind is
             unknown, the file does not end in .csv, or a number is below 1.

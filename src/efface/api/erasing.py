@@ -42,9 +42,44 @@ def load(
     guidance_rescale: float = 0.0,
     quantise: Literal[0, 4, 8] = 0,
 ) -> Model:
-    """Opens a model: by a name, a folder, a single file, a hub id, or from a pipeline in memory.
+    """Opens a model, and checks it: by a name, a folder, a single file, a hub id, or from a pipeline in memory.
 
-    The arguments are those of `efface.models.loading.load`, which explains each.
+    Args:
+        source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
+            diffusers pipeline of a supported architecture in memory. A single file holds no configuration and no
+            tokenizer: "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
+            architecture, "FILE.safetensors" from the hub or its cache.
+        device: where the model works; by default a GPU where there is one. A pipeline in memory stays where it is.
+        dtype: the dtype of the weights; by default "fp32" on a CPU, and on a GPU "bf16" where it computes in bf16, else
+            "fp16". A pipeline in memory keeps its own.
+        compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
+            hardware multiplies bf16 natively. Bundled models default to "auto", all others to "own".
+        checkpointing: whether to recompute activations in the backward pass rather than keep them.
+        compile: whether to compile the network, once for each batch size.
+        offload: whether to keep text encoders and autoencoder on the CPU between their calls; needs a GPU.
+        deterministic: whether a GPU uses only kernels that give the same bits every time; some are slower.
+        store: a folder that keeps drawn trajectories, for later runs as well.
+        store_bound: bytes of trajectories that are held in memory, 2 GiB by default; the rest is on disk.
+        draw_batch: pictures that a training draws at once; 0 means 32, or fewer where latents are large.
+        variant: which weights of a folder or hub id to open where there are several: "fp16" for the files
+            `*.fp16.safetensors`. Parts without this variant, and all parts where none is named, open their plain
+            weights, or the only ones that they have.
+        guidance_rescale: how far guided predictions are rescaled to the standard deviation of the conditional
+            prediction, 0 to 1, as by the same argument of Stable Diffusion's and SDXL's pipelines; for models with zero
+            terminal SNR the paper suggests 0.7 (Lin et al., arXiv 2305.08891). It acts wherever this model draws.
+        quantise: 4 or 8 holds each weight of the denoiser's linear layers in so many bits, on a GPU with bitsandbytes
+            (the extra `cuda`), for guides and methods of low rank; 0 leaves them as they are.
+
+    Returns:
+        The model, on its device: `model.images(["a cat"])` draws, and `efface.erase` and the other functions take it.
+
+    Raises:
+        ValueError: nothing has that name, it is no pipeline that this toolkit knows, a file is damaged, the pipeline
+            was changed in a way that is not supported, the device lacks what an argument needs, `draw_batch` is below
+            0, or `guidance_rescale` is given where the pipeline has none.
+
+    Example:
+        >>> model = efface.load("glyphs", device="cpu")  # doctest: +SKIP
     """
     from ..models import loading
 
@@ -102,6 +137,9 @@ def erase(
             "wandb", or several names or instances.
         track_dir: the folder for trackers that write files.
         settings: arguments of the method, which override those that the model suggests.
+
+    Returns:
+        The edit: `edit.apply(model)` applies it within a `with` block, `edit.save(path)` writes it to one file.
 
     Raises:
         ValueError: a request, method, argument or model can't work, or the run does not fit in memory; the message says

@@ -80,6 +80,11 @@ def evaluate(
         on_suite: called with the suite before anything is drawn; its `summary` says how a file was read.
         track, track_dir: where all rates go, at step 0, as in `erase`.
 
+    Returns:
+        The content of report.json. `measures` has every number of the base and of the edit with n and its 95 %
+        interval (`find("esr1", "target")` for one), `list_headlines()` those to read first; `alarms` say where
+        numbers are misleading.
+
     Raises:
         ValueError: a suite, scorer or protocol is unknown or can't judge what was erased, the edit is of another base,
             or the folder holds another evaluation.

@@ -80,7 +80,7 @@ def export(
     Args:
         model: the base that the edit was made for; a named model is opened on the CPU.
         edit: the result of `efface.erase`, or its file.
-        out: a folder (`diffusers`), or a file that ends in .safetensors; it must not exist yet.
+        out: a folder (`diffusers`), or a file that ends in .safetensors; it must not exist yet, and is returned.
         format: `diffusers`, a folder with the whole model; `single-file`, the whole model in the original layout;
             `lora`, diffusers' and PEFT's; `kohya`, as most interfaces load it; `comfy`, kohya's names, in which dense
             changes are exact. By default the name of `out` decides between the first two.

@@ -41,6 +41,9 @@ def import_edit(
         method: the name of the method, for the record.
         unpickle: whether a .pt, .pth, .bin or .ckpt may be opened, with `weights_only`, which runs no code in the file.
 
+    Returns:
+        The edit, which `save` writes to a file.
+
     Raises:
         FileNotFoundError, ValueError: there is no such file, there is no target, or the file fits no part of the model;
             efface exported the file from an edit with other targets or by another method, or for another base, and it

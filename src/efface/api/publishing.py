@@ -80,10 +80,12 @@ def verify(
         widest: an interval that contains the limit and is wider than this does not decide.
 
     Returns:
-        The verdict: `outcome` is "holds", "failed" or "unjudged", `findings` say why.
+        The verdict. `outcome` is "holds", "failed" or "unjudged" (no rule failed, and at least one is undecided),
+        `exit_code` the exit code of `efface verify`, and `findings` say for each rule why.
 
     Raises:
-        FileNotFoundError, ValueError: there is no finished evaluation, or a rule is about something else.
+        FileNotFoundError, ValueError: there is no finished evaluation, a rule can't be read, or a rule of `fail_on` is
+            about something that was not measured.
     """
     if not widest > 0:
         raise ValueError(f"--widest is a width above 0, got {widest:g}")
@@ -120,6 +122,9 @@ def record(
         date: the date of the record, as 2026-01-31; today's (UTC) by default.
         requester, responder: who asked, and who answers and signs.
         sign: an SSH key that signs the record, into takedown.json.sig.
+
+    Returns:
+        The content of takedown.json.
 
     Raises:
         FileNotFoundError, ValueError: there is no finished evaluation, files do not belong together, the edit was not

@@ -61,6 +61,10 @@ def push(
         endpoint: the address of a hub other than huggingface.co, to which large files are sent by Git LFS.
         send: whether to upload, as the user of `hf auth login`.
 
+    Returns:
+        What was sent, or would be: the model card, the files by their paths in the repository, and the address of the
+        commit, which is empty if nothing was sent.
+
     Raises:
         FileNotFoundError, ValueError: there is no export or edit, no OWNER/NAME or no licence, or the evaluation is of
             another erasure.

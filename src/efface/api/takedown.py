@@ -95,10 +95,10 @@ def takedown(
         target: what is to be erased.
         out: folder for everything.
         kind: "person", "style", "object", "brand" or "nudity", for a drafted suite; by default what the names suggest.
-        method: the method, or "auto": see `choosing.choose_methods`.
+        method: the method, or "auto" for the best of a measured table that serve the model (docs/choice.md).
         profile: "quick", "standard" or "thorough": how much is drawn, tried and attacked.
         suite: a suite by name or a file; by default the model's own, or one that is drafted into `out`/suite.csv.
-        scorers: judges; by default the model's own, or those that are at hand (`drafting.propose_judges`).
+        scorers: judges; by default the model's own, or those that are on this machine already.
         anchor, keep: as in `erase`.
         note, requester, responder: for the record, as in `record`.
         settings: arguments of single methods, by the method's name, over those that the model suggests.
@@ -107,6 +107,10 @@ def takedown(
         on_plan: called with the plan before anything starts.
         on_memory: called with the memory plan of each training.
         on_trial: called with each method's name and what its evaluation says, in a sentence, before it is attacked.
+
+    Returns:
+        The answer: `outcome` is "ready", "not ready" or "undecided" ("planned" for `dry_run`), `sentence` says why,
+        and `files` has the edit, the report, the record and the export.
 
     Raises:
         ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown or

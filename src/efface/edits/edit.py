@@ -32,7 +32,15 @@ class WrongBase(ValueError):
 @final
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """An erasure, ready to be applied, saved, or shipped."""
+    """An erasure, ready to be applied to its base, saved to a file, or exported.
+
+        with edit.apply(model, strength=0.5):
+            pictures = model.images(["a cat"])
+        edit.save("cat.safetensors")
+        edit = Edit.load("cat.safetensors")
+
+    An edit fits the model from which it was made, by that model's fingerprint, and is refused on any other.
+    """
 
     values: Mapping[str, Tensor]
     """By checkpoint name: new values, masks or low-rank factors, as in `edits.deltas`; a guide's tensors."""

@@ -271,10 +271,10 @@ class Model(Swappable):
     ) -> Tensor | np.ndarray | list[Image.Image]:
         """Draws uint8 pictures [n, 3, h, w] on the CPU, for each pair of prompt and seed; one seed serves all prompts.
 
-        With `output="np"` they are a NumPy array uint8 [n, h, w, 3], with "pil" a list of PIL images.
-
-        `start` and `since` are as in `sample`, a state for each pair. `batch` pictures are drawn at once; 0 means 64 of
-        at most 128 pixels a side, and 4 of larger ones. Raises NoNumbers, which holds all pictures, where some are NaN.
+        `output="np"` gives a NumPy array uint8 [n, h, w, 3], "pil" a list of PIL images. `steps`, `guidance`,
+        `sampler`, `start` and `since` are as in `sample`. `batch` pictures are drawn at once; 0 means 64 of at most 128
+        pixels a side, else 4. `progress` is called with the number of pictures drawn so far, and n. Raises ValueError
+        where seeds and prompts differ in number, and NoNumbers, which has all pictures, where some are NaN.
         """
         check_output(output)
         batch = batch or choose_image_batch(self.resolution)

@@ -65,36 +65,7 @@ def load(
 ) -> Model:
     """Opens a model, and checks it before anything is drawn (`opening/`).
 
-    Args:
-        source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
-            pipeline of one of `KINDS` in memory. A single file holds no configuration and no
-            tokenizer: "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
-            architecture, "FILE.safetensors" from the hub or its cache.
-        device: where the model works; by default a GPU where there is one. A pipeline in memory stays where it is.
-        dtype: the dtype of the weights; by default "fp32" on a CPU, and on a GPU "bf16" where it computes in bf16, else
-            "fp16". A pipeline in memory keeps its own.
-        compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
-            hardware multiplies bf16 natively. Bundled models default to "auto", all others to "own".
-        checkpointing: whether to recompute activations in the backward pass rather than keep them.
-        compile: whether to compile the network, once for each batch size.
-        offload: whether to keep text encoders and autoencoder on the CPU between their calls; needs a GPU.
-        deterministic: whether a GPU uses only kernels that give the same bits every time; some are slower.
-        store: a folder that keeps drawn trajectories, for later runs as well.
-        store_bound: bytes of trajectories that are held in memory, 2 GiB by default; the rest is on disk.
-        draw_batch: pictures that a training draws at once; 0 means 32, or fewer where latents are large.
-        variant: which weights of a folder or hub id to open where there are several: "fp16" for the files
-            `*.fp16.safetensors`. Parts without this variant, and all parts where none is named, open their plain
-            weights, or the only ones that they have.
-        guidance_rescale: how far guided predictions are rescaled to the standard deviation of the conditional
-            prediction, 0 to 1, as by the same argument of Stable Diffusion's and SDXL's pipelines; for models with zero
-            terminal SNR the paper suggests 0.7 (Lin et al., arXiv 2305.08891). It acts wherever this model draws.
-        quantise: 4 or 8 holds each weight of the denoiser's linear layers in so many bits, on a GPU with bitsandbytes
-            (the extra `cuda`), for guides and methods of low rank; 0 leaves them as they are.
-
-    Raises:
-        ValueError: nothing has that name, it is no pipeline that this toolkit knows, a file is damaged, the pipeline
-            was changed in a way that is not supported, the device lacks what an argument needs, `draw_batch` is below
-            0, or `guidance_rescale` is given where the pipeline has none.
+    The arguments and errors are those of `efface.load`, which explains each; a pipeline in memory is one of `KINDS`.
     """
     from .devices import choose_device_and_dtype
     from .offload import prepare

@@ -1,4 +1,4 @@
-"""Decides, for all rooms, whether results belong together: whether they have the same edit, base, drawing and suite.
+"""Decides, for all commands, whether results belong together: whether they have the same edit, base, drawing and suite.
 
 The report, the gate and the takedown record read a folder's results here, and evaluations and attacks check here before
 they add to a folder. Evaluations of different edits are compared only if they were made in the same way.

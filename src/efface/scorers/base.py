@@ -258,13 +258,7 @@ def digest_file(file: str) -> str:
 
 
 def require_package(scorer: str, package: str, install: str) -> None:
-    """Raises ValueError where a package that a scorer needs is missing.
-
-    Args:
-        scorer: the scorer's name, for the message.
-        package: the module that must be importable.
-        install: what `pip install` is given to bring it, such as "efface[fid]".
-    """
+    """Raises ValueError, which says what to `pip install`, where a package that a scorer needs is missing."""
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install '{install}'")
 

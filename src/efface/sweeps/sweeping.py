@@ -78,6 +78,10 @@ def sweep(
         on_answer: called with a job, its answer, the number of jobs answered so far, and the number of jobs.
         command: the command that makes the page again, which the page shows.
 
+    Returns:
+        The numbers of jobs, of finished cells and of those that this run finished, the failed jobs with their reasons,
+        and the files of the table and the page.
+
     Raises:
         OSError: the grid is missing, or `out` can't be written in.
         ValueError: a grid, method, setting, request, suite or scorer that can't work, or a part that the grid does not
