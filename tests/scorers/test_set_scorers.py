@@ -64,8 +64,43 @@ def test_kid_of_large_or_unequal_sets_is_the_mean_over_equal_blocks(monkeypatch:
     x, y = draw_features(10, 1), draw_features(10, 2)
     blocks = [(x[i::2], y[i::2]) for i in range(2)]
     assert kid(x, y) == pytest.approx(sum(compute_kid_by_hand(a, b) for a, b in blocks) / 2, rel=1e-9)
-    longer = draw_features(31, 3)
-    assert abs(kid(x, longer) - compute_kid_by_hand(x, longer)) < 0.5 * abs(compute_kid_by_hand(x, longer + 1))
+    x, y = draw_features(11, 4), draw_features(12, 5)
+    expected = [compute_kid_by_hand(x[i::3], y[i::3]) for i in range(3)]
+    assert kid(x, y) == pytest.approx(sum(expected) / 3, rel=1e-9), "11 pictures are three blocks, and not one of 5"
+
+
+def test_kid_of_unequal_sets_compares_every_picture_with_every_other() -> None:
+    x, longer = draw_features(10, 1), draw_features(31, 3)
+    assert kid(x, longer) == pytest.approx(compute_kid_by_hand(x, longer), rel=1e-9)
+
+
+def test_leaving_rows_out_leaves_the_others_in_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """11 rows in blocks of at most 5 are three blocks, also without rows 0 and 4."""
+    monkeypatch.setattr("efface.scorers.kid.BLOCK", 5)
+    x, y, longer = draw_features(11, 4), draw_features(11, 5), draw_features(33, 6)
+    at = torch.tensor([1, 2, 3, 5, 6, 7, 8, 9, 10])
+    blocks = [[3, 6, 9], [1, 7, 10], [2, 5, 8]]
+    scorer = Kid(folder="none")
+    by_hand = [compute_kid_by_hand(x[rows], y[rows]) for rows in blocks]
+    assert scorer.compute_at(x, y, at, paired=True) == pytest.approx(sum(by_hand) / 3, rel=1e-9)
+    # Of the 11 rows of each of three blocks of a reference there are 5, whatever rows of the other set are left.
+    known = [[i + 3 * place for place in (0, 2, 5, 7, 10)] for i in range(3)]
+    by_hand = [compute_kid_by_hand(longer[some], y[rows]) for some, rows in zip(known, blocks, strict=True)]
+    assert scorer.compute_at(longer, y, at, paired=False) == pytest.approx(sum(by_hand) / 3, rel=1e-9)
+
+
+def test_more_pictures_give_kid_a_narrower_interval_beyond_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks of 100 that lost a row in twenty became one block of 100 of 190 rows, so that twice as many pictures
+    gave a wider interval.
+    """
+    monkeypatch.setattr("efface.scorers.kid.BLOCK", 100)
+
+    def measure_width(n: int) -> float:
+        sets = [[draw_features(n, seed + 10 * side) for side in (1, 2)] for seed in range(6)]
+        found = [Kid(folder="none").compare(base, edited, build_rows(n), 16) for base, edited in sets]
+        return sum(each[0].high - each[0].low for each in found if each)
+
+    assert measure_width(400) < measure_width(200)
 
 
 def test_fid_is_the_frechet_distance_of_two_normals() -> None:

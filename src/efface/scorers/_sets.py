@@ -64,6 +64,10 @@ class Compared(ABC):
     def compute_number(self, known: Tensor, x: Tensor) -> float:
         """The number for features `x` [m, d] compared with `known` [n, d], the base's or the reference's."""
 
+    def compute_at(self, known: Tensor, x: Tensor, at: Tensor, paired: bool) -> float:
+        """The number for the rows of `x` at some indices, compared with those of `known`, or with all if not paired."""
+        return self.compute_number(known[at] if paired else known, x[at])
+
     @property
     def question(self) -> str:
         return "set"
@@ -103,7 +107,7 @@ class Compared(ABC):
             known = _read_reference(self.reference, self.network, side)
             of = assign_clusters([r.concept for r in rows], self.blocks)
             found = [
-                jackknife(lambda at, x=x: self.compute_number(known, x[at]), of, size, self.bounds)
+                jackknife(lambda at, x=x: self.compute_at(known, x, at, paired=False), of, size, self.bounds)
                 for x in (base, edited)
             ]
             return found[0], found[1]
@@ -111,11 +115,10 @@ class Compared(ABC):
         of = assign_clusters([rows[i].concept for i in a.tolist()], self.blocks)
 
         def crosswise(at: Tensor) -> float:
-            return (
-                self.compute_number(base[a[at]], edited[b[at]]) + self.compute_number(base[b[at]], edited[a[at]])
-            ) / 2
+            one, other = (self.compute_at(base[x], edited[y], at, paired=True) for x, y in ((a, b), (b, a)))
+            return (one + other) / 2
 
-        before = jackknife(lambda at: self.compute_number(base[a[at]], base[b[at]]), of, size, self.bounds)
+        before = jackknife(lambda at: self.compute_at(base[a], base[b], at, paired=True), of, size, self.bounds)
         return before, jackknife(crosswise, of, size, self.bounds)
 
 
