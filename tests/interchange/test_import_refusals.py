@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import efface
@@ -115,6 +116,40 @@ def test_what_needs_no_model_is_refused_before_one_is_opened(tmp_path: Path) -> 
     ):
         with pytest.raises(ValueError, match=says):
             efface.import_edit("nowhere", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind"),
+    [
+        (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), "LoHa"),
+        (("lokr_w1", "lokr_w2"), "LoKr"),
+        (("lokr_w2_a", "lokr_w2_b"), "LoKr"),
+        (("oft_R.weight",), "OFT"),
+        (("a1.weight", "a2.weight", "b1.weight", "b2.weight"), "GLoRA"),
+    ],
+)
+def test_a_form_that_is_no_product_is_refused_by_its_name(ends: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    """Also where the file holds nothing else."""
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    save_file({f"{layer}.{end}": torch.ones(4, 4) for end in (*ends, "alpha")}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=f"the file holds {kind}, which is no product of two matrices"):
+        efface.import_edit(tiny_model(), tmp_path / "x.safetensors", "cat")
+
+
+@pytest.mark.parametrize("begun", ["pissa", "pissa_niter_4", "olora"])
+def test_a_lora_that_took_a_part_of_the_base_away_is_refused(begun: str, tmp_path: Path) -> None:
+    targets = ["attentions.0.transformer_blocks.0.attn2.to_k"]
+    config = LoraConfig(r=2, lora_alpha=4, init_lora_weights=begun, target_modules=targets)  # type: ignore[arg-type]
+    unet: Any = tiny_model().network
+    get_peft_model(unet, config).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match=f"init_lora_weights '{begun}', which takes a part of the base's weights away"):
+        efface.import_edit(tiny_model(), tmp_path, "cat")
+
+
+def test_a_model_that_predicts_in_another_space_is_refused(tmp_path: Path) -> None:
+    tiny_model("v_prediction").save_pretrained(tmp_path / "v")
+    with pytest.raises(ValueError, match=r"predicts v by its scheduler, and tiny noise: .*prediction_type"):
+        efface.import_edit(tiny_model(), tmp_path / "v", "cat")
 
 
 @pytest.mark.parametrize("format", ["diffusers", "single-file", "comfy", "kohya"])

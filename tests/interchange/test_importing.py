@@ -20,6 +20,7 @@ from efface.models.adapters import single_file
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from lora_fixtures import build_dense, build_low_rank, is_same_change, mask
+from opening_fixtures import edit_json
 from tiny import tiny_model
 from tiny_sdxl import tiny_sdxl
 
@@ -109,12 +110,14 @@ def test_a_fine_tuned_folder_against_its_base(kind: str, tmp_path: Path) -> None
     assert sorted(alone.names) == sorted(name for name in edit.names if name.startswith("unet."))
 
 
-@pytest.mark.parametrize("alpha", [4, 1])
-def test_a_lora_that_peft_saved(alpha: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alpha", "root"), [(4, False), (1, False), (4, True)])
+def test_a_lora_that_peft_saved(alpha: int, root: bool, tmp_path: Path) -> None:
     model = tiny_model()
     prompt = model.encode(["a cat"])
     unet: Any = tiny_model().network
-    wrapped = get_peft_model(unet, LoraConfig(r=2, lora_alpha=alpha, target_modules=["to_k", "to_v", "conv1"]))
+    wrapped = get_peft_model(
+        unet, LoraConfig(r=2, lora_alpha=alpha, use_rslora=root, target_modules=["to_k", "to_v", "conv1"])
+    )
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
@@ -128,7 +131,9 @@ def test_a_lora_that_peft_saved(alpha: int, tmp_path: Path) -> None:
         assert torch.allclose(model.predict(x, t, prompt)[0], theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"alpha_pattern": {"down_blocks.0.attentions.0.proj_in": 6}}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"alpha_pattern": {"down_blocks.0.attentions.0.proj_in": 6}}, {"use_rslora": True}]
+)
 def test_alphas_that_diffusers_writes_into_the_header(settings: dict[str, Any], tmp_path: Path) -> None:
     model = tiny_model()
     edit = build_low_rank(model, "0.proj_in", "attn2.to_k")
@@ -162,6 +167,27 @@ def test_old_names_of_attention_processors(tmp_path: Path) -> None:
     assert is_same_change(
         model, edit, efface.import_edit(model, tmp_path / "pytorch_attn_procs.bin", "cat", unpickle=True)
     )
+
+
+def test_differences_of_norms_by_the_names_of_lycoris(tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = build_dense(model, "transformer_blocks.0.norm2")
+    held: dict[str, torch.Tensor] = {}
+    for name in edit.names:
+        layer, _, leaf = name.removeprefix("unet.").rpartition(".")
+        part = "w_norm" if leaf == "weight" else "b_norm"
+        held[f"lora_unet_{layer.replace('.', '_')}.{part}"] = edit.values[name] - model.weights[name].detach()
+    assert any(key.endswith("b_norm") for key in held)
+    save_file(held, tmp_path / "norms.safetensors")
+    assert is_same_change(model, edit, efface.import_edit(model, tmp_path / "norms.safetensors", "cat"))
+
+
+def test_another_schedule_is_left_aside_with_a_warning(tmp_path: Path) -> None:
+    model = tiny_model()
+    build_dense(model, "attn2").export(model, tmp_path / "tuned")
+    edit_json(tmp_path / "tuned" / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    with pytest.warns(UserWarning, match="no weights of the denoiser or a text encoder, first 'scheduler'"):
+        efface.import_edit(model, tmp_path / "tuned", "cat")
 
 
 def test_an_exported_folder_says_what_it_erases(tmp_path: Path) -> None:

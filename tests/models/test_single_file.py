@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
@@ -117,6 +123,29 @@ def test_we_open_what_we_wrote(version, tmp_path):
     assert opened.hash_decoder() == model.hash_decoder()
     ours = opened.images(PROMPTS, SEEDS, steps=2, guidance=2.0)
     assert torch.equal(ours, model.images(PROMPTS, SEEDS, steps=2, guidance=2.0))
+
+
+@pytest.mark.parametrize("pipeline", [tiny_pipeline, tiny_sdxl_pipeline])
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({}, set()),
+        ({"prediction_type": "v_prediction"}, {"v_pred"}),
+        ({"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, {"v_pred", "ztsnr"}),
+    ],
+)
+def test_a_file_says_what_its_network_predicts(pipeline, settings, keys, tmp_path):
+    """Interfaces take a file without these keys for one that predicts noise, and would draw nothing with it."""
+    made = pipeline()
+    given = {"timestep_spacing": "trailing", **settings}
+    made.register_modules(scheduler=DDIMScheduler.from_config(made.scheduler.config, **given))
+    model = efface.load(made)
+    file = efface.export(model, edit_of(model, tmp_path / "edit.safetensors"), tmp_path / "x.safetensors", pictures=0)
+    assert {name for name in load_file(file) if "." not in name} == keys
+    pipeline().save_pretrained(tmp_path / "eps")
+    if keys:
+        with pytest.raises(ValueError, match=r"says that it predicts v_prediction, and .* says epsilon"):
+            efface.load(f"{file}@{tmp_path / 'eps'}", device="cpu")
 
 
 @pytest.mark.parametrize("pipeline", [tiny_pipeline, tiny_sdxl_pipeline])

@@ -47,7 +47,7 @@ def merge(
     found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
     arithmetic.refuse_guides(found)
     _refuse_repeated(edits, found, each)
-    opened = open_later(model).open()
+    opened = open_later(model, exact=True).open()
     values = arithmetic.merge(opened, found, each)
     if not arithmetic.changes_anything(opened, values):
         raise ValueError(
@@ -113,7 +113,7 @@ def revert(
     if (whole is not None) != (place.suffix == ".safetensors"):
         wants = "a folder" if whole is None else "a file that ends in .safetensors"
         raise ValueError(f"--out {place} does not suit what is reverted; name {wants}")
-    base = open_later(model).open()
+    base = open_later(model, exact=True).open()
     if whole is not None:
         values = arithmetic.subtract(base, whole, taken, strength)
         if not values:
@@ -164,7 +164,7 @@ def diff(
     arithmetic.refuse_guides([each for each in (one, two) if isinstance(each, Edit)])
     if strength != 1 and not isinstance(one, Edit):
         raise ValueError(f"--strength {strength:g} is of an edit; a model is compared as it is")
-    base = open_later(model).open()
+    base = open_later(model, exact=True).open()
     return difference.compare(
         base, _compute_values(base, one, strength), None if two is None else _compute_values(base, two, 1.0)
     )

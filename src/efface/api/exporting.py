@@ -40,7 +40,7 @@ class Exported:
     """A JSON file beside it (or in it, for a folder) with `about` and the edit's record."""
     format: Format
     about: dict[str, Any]
-    """In JSON's types: target, method, base, rank, residual, left out, reader, matched weights, the pictures' gap."""
+    """In JSON's types: target, method, base, rank, what is left out or rounded away, reader, the pictures' gap …"""
 
 
 @final
@@ -191,11 +191,13 @@ def _choose_probe(model: Model, edit: Edit, pictures: int) -> Probe:
 
 def _export_whole(job: _Job) -> dict[str, Any]:
     from ..interchange import checks, original
+    from ..interchange.rounding import measure_rounding
     from ..models.adapters import single_file
 
     model, edit, place, kind = job.model, job.edit, job.place, job.kind
+    rounded = measure_rounding(model, edit, job.strength).to_json("rounded_away")
     with _make_scratch(place) as scratch:
-        about = _describe(job, str(model.dtype).removeprefix("torch."), scratch)
+        about = _describe(job, str(model.dtype).removeprefix("torch."), scratch) | rounded
         made = scratch / place.name
         with edit.apply(model, job.strength):
             record = {"model": hide_folder(model.name), "strength": job.strength, "edit": hide_model_folder(edit)}
@@ -227,9 +229,7 @@ def _export_lora(job: _Job, choice: RankChoice, dtype: Dtype) -> dict[str, Any]:
         about = _describe(job, dtype, scratch) | {
             "rank": high,
             "lowest_rank": low,
-            "residual": packed.residual.total,
-            "worst_residual": packed.residual.worst,
-            "worst_weight": packed.residual.worst_name,
+            **packed.residual.to_json("residual"),
             "left_out": list(packed.left_out),
             "exact": len(packed.exact),
         }

@@ -61,7 +61,7 @@ def import_edit(
         raise ValueError(f"{source} does not say what it erases; name it with --target")
     _check_request(source, record, named, method)
     erasure = Erasure(named, anchor or asked.get("anchor", ""), to_tuple(keep) or tuple(asked.get("keep", ())))
-    opened = open_later(model).open()
+    opened = open_later(model, exact=True).open()
     found = fit_source(opened, held)
     if record.get("base"):
         _check_origin(source, record, opened, whole=found.layout != "LoRA")

@@ -160,6 +160,8 @@ def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | N
             f"{about['worst_residual']:.2%} of one matrix. Recommended strength: {about['recommended_strength']:g}.",
             "",
         ]
+    if (rounded := about.get("rounded_away", 0.0)) > 0.001:
+        lines += [f"In {about['dtype']} {rounded:.1%} of the edit's change is rounded away.", ""]
     if (absent := about.get("absent")) and about["format"] == "diffusers":
         lines += [f"Give `from_pretrained` also `{', '.join(f'{part}=None' for part in absent)}`.", ""]
     if call := about.get("call"):

@@ -39,8 +39,10 @@ class LazyModel:
     open: Callable[[], Model]
 
 
-def open_later(model: Model | LazyModel | str | Path) -> LazyModel:
+def open_later(model: Model | LazyModel | str | Path, exact: bool = False) -> LazyModel:
     """Returns a model that is opened when it is needed.
+
+    `exact` opens a named model in fp32 on the CPU, on whatever machine, because its weights are compared or added up.
 
     Raises:
         TypeError: it is neither a model nor a name.
@@ -52,7 +54,8 @@ def open_later(model: Model | LazyModel | str | Path) -> LazyModel:
         from ..models.loading import check_model_name, load
 
         check_model_name(model)
-        return LazyModel(str(model), lambda: load(str(model)))
+        how = ("cpu", "fp32") if exact else (None, None)
+        return LazyModel(str(model), lambda: load(str(model), *how))
     name = getattr(model, "name", None)
     if not (isinstance(name, str) and hasattr(model, "images")):
         raise TypeError(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LARGE = 0.2
 """A residual above this share of the change gives a warning."""
+ROUNDED = 0.001
+"""A share of the change above this is printed where it is lost because the weights are rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,9 @@ def tell_export(made: Exported) -> None:
                 f"{write_count(len(lost), 'bias, norm or embedding has', 'biases, norms or embeddings have')} no "
                 f"place in it, first {lost[0]}"
             )
+    if (rounded := about.get("rounded_away", 0.0)) > ROUNDED:
+        told = f"{rounded:.1%} of the edit's change is rounded away in {about['dtype']}"
+        (warn if rounded > LARGE else say)(f"{told}; --dtype fp32 keeps all of it")
     say(f"read by {about['reader']}: {write_count(about['matched'], 'weight matches', 'weights match')}")
     _tell_use(about)
     if gap := about["gap"]:

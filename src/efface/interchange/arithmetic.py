@@ -13,6 +13,7 @@ from ..edits.edit import Edit
 from ..models.base import Model
 from ..plurals import write_count
 from .factors import RankChoice, factor
+from .rounding import find_precision
 
 
 def refuse_guides(edits: Sequence[Edit]) -> None:
@@ -41,9 +42,11 @@ def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> di
     """The values of one edit with the effect of all together: base + sum of strength times change.
 
     Where all changes of a weight have low rank, their factors are stacked and the sum is exact; otherwise it is a new
-    value.
+    value. Edits that were all made on the base in half precision are added up there, so that its rounding is no change.
     """
     check_changes(model, edits)
+    made = {find_precision(model, edit) for edit in edits}
+    precision = made.pop() if len(made) == 1 else torch.float32
     base, values = model.weights, {}
     groups: dict[str, list[tuple[Mapping[str, Tensor], float]]] = {}
     for edit, strength in zip(edits, strengths, strict=True):
@@ -56,7 +59,9 @@ def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> di
             values[f"{name}:down"] = torch.cat([parts["down"].float() for parts, _ in changes])
             values[f"{name}:up"] = torch.cat([parts["up"].float() * s for parts, s in changes], dim=1)
         else:
-            values[name] = merge_changes(name, base[name].detach().float(), changes)
+            dense = any("" in parts for parts, _ in changes)
+            own = base[name].detach().to(precision) if dense else base[name].detach()
+            values[name] = merge_changes(name, own.float(), changes)
     return values
 
 
@@ -130,7 +135,7 @@ def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dic
     if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
         raise ValueError(f"{edited.name} is no edited {base.name}: their weights differ in names or shapes")
     for name, parts in edit.group_changes().items():
-        own = ours[name].detach()
+        own = ours[name].detach().to(theirs[name].device)
         whole = merge_changes(name, own.to(theirs[name].dtype), [(parts, strength)])
         off = apply_parts(name, own, parts).float() - own.float()
         share.add(theirs[name].detach().float() - own.float(), off)
@@ -138,7 +143,7 @@ def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dic
             values[name] = own.to(theirs[name].dtype)
         else:
             values[name] = (theirs[name].detach().float() - strength * off).to(theirs[name].dtype)
-    if all(torch.equal(ours[name].to(theirs[name].dtype), theirs[name]) for name in values):
+    if all(torch.equal(ours[name].to(theirs[name]), theirs[name]) for name in values):
         raise ValueError(
             f"{edited.name} does not contain the edit: every weight that the edit changes is the base's own there"
         )

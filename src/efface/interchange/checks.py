@@ -100,13 +100,15 @@ def check_lora(
     except ValueError as error:
         raise ValueError(f"{error}; {others} may hold it") from error
     found = set()
+    # The loader casts the factors, and multiplies them, in the model's own dtype.
+    tolerance = max(1e-4, torch.finfo(model.dtype).eps)
     for name, delta in consumer.read_lora(model, loaded):
         if name not in package.factors:
             if delta.any():
                 raise ValueError(f"diffusers changes {name} by {file.name}, which the edit does not")
             continue
         wanted = multiply_factors(package.factors[name], delta).to(delta.device)
-        if not (delta - wanted).norm() <= 1e-4 * wanted.norm():
+        if not (delta - wanted).norm() <= tolerance * wanted.norm():
             off = float((delta - wanted).norm() / wanted.norm())
             raise ValueError(f"diffusers makes another change of {name} from {file.name}, off by {off:.1%}")
         found.add(name)

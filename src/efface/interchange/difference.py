@@ -92,7 +92,7 @@ def compare(model: Model, new: Mapping[str, Tensor], old: Mapping[str, Tensor] |
     found, total = [], 0.0
     for name in sorted(set(new) | set(before)):
         first = before.get(name, base[name]).detach().float()
-        delta = new.get(name, base[name]).detach().float() - first
+        delta = new.get(name, base[name]).detach().to(first.device).float() - first
         if delta.any():
             size = float(delta.double().norm())
             total += size**2

@@ -6,7 +6,7 @@ The best product of rank r, in the Frobenius norm, keeps the r largest singular 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ def choose_rank(squares: Tensor, choice: RankChoice) -> int:
 @final
 @dataclass(frozen=True)
 class Residual:
-    """The part of an edit's change that a file leaves out, as ‖Δ − BA‖ / ‖Δ‖ in the Frobenius norm."""
+    """The part of an edit's change that a file leaves out or rounds away, as ‖Δ − BA‖ / ‖Δ‖ in the Frobenius norm."""
 
     total: float
     """The residual over all weights together, including those that the file can't hold."""
@@ -95,3 +95,7 @@ class Residual:
         worst = max(shares, key=lambda name: shares[name], default="")
         whole = sum(sizes.values())
         return Residual((lost / whole) ** 0.5 if whole else 0.0, shares.get(worst, 0.0), worst)
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        """The entries of an export's description, under this name."""
+        return {name: self.total, f"worst_{name}": self.worst, "worst_weight": self.worst_name}

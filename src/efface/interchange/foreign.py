@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,24 +13,27 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..edits.integrity import check_meta
-from ..files import describe_missing, hash_file, naming, parse_json, read_json, refusing
-from ..files.structured import shorten
+from ..files import describe_missing, hash_file, naming, read_json
 from ..files.tensors import read_pickle
 from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import RECORD, load
 from ..plurals import write_count
+from .alphas import add_alphas, parse_table, require_table
 from .reading import is_lora, read_lora, read_weights
+from .rounding import is_unchanged
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 WRAPPERS = ("state_dict", "unet", "transformer", "model", "params")
 """Keys under which a pickle may hold the tensors."""
 LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """The names that diffusers and PEFT give to a LoRA's file in its folder."""
-PEFT = "base_model.model."
-LARGEST = 1e30
-"""An alpha of a LoRA must be smaller than this."""
+
+
+SCALES = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+"""The settings by which an autoencoder's latents are scaled."""
+SPOKEN = {"eps": "noise", "v": "v", "x0": "the picture", "flow": "a flow's velocity"}
 
 
 @final
@@ -46,7 +48,7 @@ class Foreign:
     digest: str
     """The sha256 of the file; for a folder, that of the one file that was read, or ""."""
     aside: tuple[str, ...] = ()
-    """The keys of other parts of a checkpoint, which an edit can't hold."""
+    """Other parts of a checkpoint or model, which an edit can't hold."""
     record: Mapping[str, Any] | None = None
     """The record of the edit, if efface exported the file."""
 
@@ -122,13 +124,13 @@ def _find_file(place: Path) -> Path | None:
 def _read_record(file: Path) -> dict[str, Any] | None:
     """The record of the edit that an exported folder contains; None where there is none."""
     held = read_json(file) if file.is_file() else {}
-    return _check_record(_require_table(held, str(file)).get("edit"), str(file))
+    return _check_record(require_table(held, str(file)).get("edit"), str(file))
 
 
 def _check_record(record: Any, what: str) -> dict[str, Any] | None:
     try:
         if record is not None:
-            check_meta(_require_table(record, f"{what}: its record of the edit"))
+            check_meta(require_table(record, f"{what}: its record of the edit"))
     except ValueError as error:
         raise ValueError(f"{what} is damaged: its record of the edit {error}; export it again") from error
     return record
@@ -143,7 +145,7 @@ def _open_file(file: Path, unpickle: bool) -> Source:
             )
         return Source(file, _unpickle(file), {}, None)
     tensors, header = _read_safetensors(file)
-    about = _parse_table(header.get("efface", "{}"), f"{file}: its metadata")
+    about = parse_table(header.get("efface", "{}"), f"{file}: its metadata")
     if about.get("kind") == "edit":
         raise ValueError(f"{file} is an edit of efface already; give it to --edit as it is")
     return Source(file, tensors, header, _check_record(about.get("edit"), str(file)))
@@ -151,33 +153,31 @@ def _open_file(file: Path, unpickle: bool) -> Source:
 
 def _fit_folder(model: Model, source: Source) -> Foreign:
     opened = load(str(source.place), "cpu", torch.float32)
-    aside = _find_other_decoder(model, opened)
-    return Foreign(compare_models(model, opened), "folder", "", aside, source.record)
+    values = compare_models(model, opened)
+    return Foreign(values, "folder", "", _list_aside(model, opened), source.record)
 
 
 def _fit_file(model: Model, source: Source, tensors: Mapping[str, Tensor]) -> Foreign:
     file, record = source.place, source.record
     digest = hash_file(file)
     if is_lora(tensors):
-        named = _add_alphas(tensors, source.header, file)
+        named = add_alphas(tensors, source.header, file)
         with naming(file):
             return Foreign(read_lora(model, named), "LoRA", digest, record=record)
     if all(any(key.startswith(prefix) for key in tensors) for prefix in (single_file.UNET, single_file.VAE)):
         opened = _open_checkpoint(model, file)
         if opened is not None:
-            return Foreign(
-                compare_models(model, opened), "single file", digest, _find_other_decoder(model, opened), record
-            )
+            return Foreign(compare_models(model, opened), "single file", digest, _list_aside(model, opened), record)
     with naming(file):
         values, aside = read_weights(model, tensors)
     return Foreign(values, "weights", digest, tuple(aside), record)
 
 
 def compare_models(base: Model, other: Model) -> dict[str, Tensor]:
-    """The weights of another model that differ from the base's, by checkpoint name.
+    """The weights of another model that differ from the base's by more than a rounding, by checkpoint name.
 
     Raises:
-        ValueError: the models are of different architectures or sizes.
+        ValueError: the models are of different architectures or sizes, or predict in different spaces.
     """
     ours, theirs = base.weights, other.weights
     fits = ours.keys() == theirs.keys() and all(ours[n].shape == theirs[n].shape for n in ours)
@@ -186,11 +186,33 @@ def compare_models(base: Model, other: Model) -> dict[str, Tensor]:
             f"{other.name} ({other.architecture}) is no fine-tuned {base.name} ({base.architecture}): "
             "their weights differ in names or shapes"
         )
-    return {n: t.detach().cpu().clone() for n, t in theirs.items() if not torch.equal(ours[n].to(t), t)}
+    if base.space != other.space:
+        raise ValueError(
+            f"{other.name} predicts {SPOKEN[other.space]} by its scheduler, and {base.name} {SPOKEN[base.space]}: an "
+            "edit can't hold that, and on this base the weights would draw nothing; open a base whose "
+            f"scheduler_config.json says the same (prediction_type)"
+        )
+    return {n: t.detach().cpu().clone() for n, t in theirs.items() if not is_unchanged(ours[n], t)}
 
 
-def _find_other_decoder(base: Model, other: Model) -> tuple[str, ...]:
-    return () if base.hash_decoder() == other.hash_decoder() else ("vae",)
+def _list_aside(base: Model, other: Model) -> tuple[str, ...]:
+    """The parts of another model that decide its pictures and differ from the base's, and that no edit can hold."""
+    decoder = () if _has_same_decoder(base, other) else ("vae",)
+    ours, theirs = base.levels, other.levels
+    same = len(ours) == len(theirs) and torch.allclose(ours.alpha, theirs.alpha, rtol=1e-4, atol=1e-6)
+    return decoder if same else (*decoder, "scheduler")
+
+
+def _has_same_decoder(base: Model, other: Model) -> bool:
+    """Whether two models' autoencoders are the same, apart from a rounding to half precision."""
+    if base.hash_decoder() == other.hash_decoder():
+        return True
+    ours, theirs = (getattr(model.pipeline, "vae", None) for model in (base, other))
+    if ours is None or theirs is None or any(ours.config.get(key) != theirs.config.get(key) for key in SCALES):
+        return False
+    one, two = ours.state_dict(), theirs.state_dict()
+    fits = one.keys() == two.keys() and all(one[name].shape == two[name].shape for name in one)
+    return fits and all(is_unchanged(one[name], two[name]) for name in one)
 
 
 def _open_checkpoint(model: Model, file: Path) -> Model | None:
@@ -224,49 +246,3 @@ def _unpickle(file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{file} holds no tensors by name; a pickle of a state_dict() would have worked")
     return tensors
-
-
-def _add_alphas(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
-    """Adds to the tensors the alphas that diffusers or PEFT write beside them, and not among them."""
-    named = {key.removeprefix(PEFT): tensor for key, tensor in tensors.items()}
-    source = file
-    settings = _parse_table(header.get("lora_adapter_metadata", "{}"), f"{file}: its lora_adapter_metadata")
-    beside = file.with_name("adapter_config.json")
-    if not settings and beside.is_file():
-        source, settings = beside, _require_table(read_json(beside), str(beside))
-    for key in list(named) if settings else ():
-        layer, found, _ = key.partition(".lora_A.")
-        if found and (alpha := _read_alpha(settings, layer, source)) is not None:
-            named[f"{layer}.alpha"] = torch.tensor(alpha)
-    return named
-
-
-def _parse_table(text: str, what: str) -> dict[str, Any]:
-    with refusing(what, "damaged", "save it again"):
-        found = parse_json(text)
-    return _require_table(found, what)
-
-
-def _require_table(found: Any, what: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise ValueError(f"{what} is damaged (it holds a {type(found).__name__}, not a table); save it again")
-    return found
-
-
-def _read_alpha(settings: Mapping[str, Any], layer: str, source: Path) -> float | None:
-    """The alpha of a layer in PEFT's settings, which may be those of one part of the pipeline: `unet.lora_alpha`.
-
-    Raises:
-        ValueError: an alpha is no number, or a pattern is invalid; the message names the file of the settings.
-    """
-    part = layer.split(".")[0]
-    own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}
-    alpha = own.get("lora_alpha")
-    with refusing(source, "damaged: its alpha_pattern is no table of patterns", "save the LoRA again"):
-        for pattern, value in (own.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", layer):
-                alpha = value
-                break
-    if alpha is not None and not (type(alpha) in (int, float) and abs(alpha) < LARGEST):
-        raise ValueError(f"{source} is damaged: its alpha is {shorten(repr(alpha))}, no number; save the LoRA again")
-    return None if alpha is None else float(alpha)

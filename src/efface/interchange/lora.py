@@ -16,6 +16,7 @@ from ..plurals import write_count
 from .factors import RankChoice, Residual, factor
 from .formats import LoraFormat, find_exact
 from .names import Stem, is_matrix, list_layers, name_stems
+from .rounding import find_precision
 
 SUFFIXES = {"lora": ("lora_A.weight", "lora_B.weight"), "kohya": ("lora_down.weight", "lora_up.weight")}
 Factors = tuple[Tensor, Tensor]
@@ -89,13 +90,13 @@ def package(
     """
     choice = choice or RankChoice()
     stems = check_package(model, edit, format, choice)
-    layers, base = list_layers(model), model.weights
+    layers, base, precision = list_layers(model), model.weights, find_precision(model, edit)
     factors: dict[str, Factors] = {}
     exact: dict[str, Tensor] = {}
     sizes: dict[str, float] = {}
     losses: dict[str, float] = {}
     for name, parts in edit.group_changes().items():
-        whole = strength * compute_change(name, base[name], parts)
+        whole = strength * compute_change(name, base[name], parts, precision)
         if not whole.any():
             continue
         layer, _, leaf = name.rpartition(".")
@@ -117,11 +118,18 @@ def package(
     return Package(tensors, factors, exact, left_out, Residual.of(sizes, losses))
 
 
-def compute_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
-    """The change of a weight [...] in fp32; of factors it is their product, not rounded by a sum with the base."""
+def compute_change(
+    name: str, base: Tensor, parts: Mapping[str, Tensor], precision: torch.dtype = torch.float32
+) -> Tensor:
+    """The change of a weight [...] in fp32; of factors it is their product, not rounded by a sum with the base.
+
+    New values that were found on the base at a `precision` are compared with the base at that precision, or its
+    rounding would seem a part of the change.
+    """
     if "down" in parts:
         return multiply_factors((parts["down"].to(base.device), parts["up"].to(base.device)), base)
-    return apply_parts(name, base, parts).float() - base.float()
+    own = base.to(precision).float() if "" in parts else base.float()
+    return apply_parts(name, base, parts).float() - own
 
 
 def multiply_factors(factors: Factors, like: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from ..models.base import Model
 from .checks import Check, Gap, Probe
 from .lora import Package, compute_change, multiply_factors
 from .names import Stem, name_all
+from .rounding import is_unchanged
 
 PARTS = {
     "lora_down.weight": "down",
@@ -32,17 +33,18 @@ PARTS = {
     "alpha": "alpha",
     "diff": "diff",
     "diff_b": "diff_b",
+    "w_norm": "diff",
+    "b_norm": "diff_b",
 }
-"""Ends of keys, and what stands under them."""
+"""Ends of keys, and what stands under them; LyCORIS calls the differences of a normalisation `w_norm` and `b_norm`."""
 OTHERS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "hada_w1_a": "LoHa",
-    "lokr_w1": "LoKr",
-    "lokr_w1_a": "LoKr",
+    **dict.fromkeys(("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight"), "DoRA"),
+    **dict.fromkeys((f"hada_{end}" for end in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")), "LoHa"),
+    **dict.fromkeys((f"lokr_{end}" for end in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")), "LoKr"),
     "lora_mid.weight": "Tucker-decomposed LoCon",
-    "oft_blocks": "OFT",
-    "oft_diag": "OFT",
+    **dict.fromkeys(("oft_blocks", "oft_diag", "oft_R", "oft_R.weight", "boft_R", "boft_s"), "OFT"),
+    **dict.fromkeys(("a1.weight", "a2.weight", "b1.weight", "b2.weight"), "GLoRA"),
+    **dict.fromkeys(("ia3_l", "on_input"), "IA3"),
 }
 """Ends of keys of forms that are no sum of the weight and a product of two matrices."""
 ASIDE = (
@@ -62,8 +64,8 @@ _OLD_PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|u
 
 
 def is_lora(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether some key is one of a LoRA."""
-    return any(_split(key)[1] in ("down", "diff") for key in tensors)
+    """Whether some key is one of a LoRA, or of a form of it that can't be read."""
+    return any(_split(key)[1] in ("down", "diff") or _name_other(key) for key in tensors)
 
 
 def read_lora(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,7 +74,7 @@ def read_lora(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a key or a shape fits no layer, parts are no pair, or the update is of another kind.
     """
-    if other := sorted(kind for key in tensors for end, kind in OTHERS.items() if key.endswith(f".{end}")):
+    if other := sorted({kind for key in tensors if (kind := _name_other(key))}):
         raise ValueError(
             f"the file holds {other[0]}, which is no product of two matrices; merge it into a model with the tool that "
             "made it, and import that folder against its base"
@@ -123,8 +125,7 @@ def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
     for key in known:
         _require_numbers(key, tensors[key])
         for name, value in _split_rows(_find(key, spelled, base), tensors[key], base, key).items():
-            # A value that equals the base's at the file's precision was not changed.
-            if not torch.equal(base[name].to(value), value):
+            if not is_unchanged(base[name], value):
                 values[name] = value.contiguous()
     return values, aside
 
@@ -170,6 +171,11 @@ def _measure_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> tup
     return change, torch.finfo(torch.float32).eps * float(base.detach().float().norm())
 
 
+def _name_other(key: str) -> str:
+    """The name of the form of update that a key belongs to, where that can't be read; else ""."""
+    return next((kind for end, kind in OTHERS.items() if key.endswith(f".{end}")), "")
+
+
 def _split(key: str) -> tuple[str, str]:
     """The layer of a key and the part of its change; "" where it is no key of a LoRA."""
     if found := _OLD_PROCESSOR.search(key):
@@ -198,7 +204,7 @@ def _read_layer(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping
             if missing := [name for name in names if name not in base]:
                 raise ValueError(f"{key}.{part} changes {missing[0]}, which the model lacks")
             held = _split_rows((names, stem.swapped), parts[part], base, f"{key}.{part}")
-            values |= {name: base[name].float() + delta.float() for name, delta in held.items() if delta.any()}
+            values |= {n: base[n].detach().to(d.device).float() + d.float() for n, d in held.items() if d.any()}
     return values
 
 

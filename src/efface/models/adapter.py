@@ -39,6 +39,8 @@ class Adapter(ABC):
     name: str
     pipeline: Any
     """The diffusers pipeline; its parts are used and never changed."""
+    folder: Path | None = None
+    """The diffusers folder that it was opened from; `save_pretrained` copies its parts that are never called here."""
     device: torch.device
     dtype: torch.dtype
     compute: torch.dtype | None

@@ -138,6 +138,8 @@ def _open_files(
 
         lay_out_for_amx(pipeline)
     model = adapter(pipeline, name, defaults=defaults, words=words, compute=native)
+    if place.config is None and not place.bundled:
+        model.folder = Path(place.location)
     if (file := Path(place.location) / RECORD).is_file():
         model.read_own_call(read_object(file).get("call"))
     return model

@@ -22,6 +22,7 @@ from ..fingerprint import to_bytes
 from ..flow_schedule import Spacing, copy_flow_scheduler, shift_by_size
 from ..opening.pipeline import read_side
 from ..opening.text import spell_out
+from ..opening.unused import copy_unused
 from ..pictures import decode_or_keep, join_pictures, round_to_pictures
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
@@ -215,6 +216,8 @@ class LatentDiffusion(Model):
         plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
         with new_folder(folder) as made, self.swap_in(plain):
             self.pipeline.save_pretrained(made)
+            if self.folder is not None:
+                copy_unused(self.folder, made)
 
     def list_text_maps(self) -> Sequence[TextMap]:
         """The keys and values of every `attn2`, which read the text encoder's own output."""

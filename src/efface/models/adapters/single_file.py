@@ -2,7 +2,8 @@
 
 The file names weights as the CompVis and Stability repositories do: `model.diffusion_model.` for the U-Net,
 `first_stage_model.` for the autoencoder, `cond_stage_model.` or, in XL, `conditioner.embedders.` for text encoders. It
-holds no configuration, schedule or tokenizer: those come from a diffusers folder named beside it, or from the hub.
+holds no configuration, schedule or tokenizer: those come from a diffusers folder named beside it, or from the hub. By
+the keys `v_pred` and `ztsnr` it says that the network predicts v, and that the schedule ends in pure noise.
 
 A text encoder is written under OpenCLIP's names where its activation is OpenCLIP's (`gelu`: Stable Diffusion 2.x, the
 second of XL), else under those of transformers' CLIP, because readers infer the activation from the names. OpenCLIP
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from ...files import parse_json, write_tensors
 from ..base import Model
-from ..opening.claims import compare, describe_foreign, read_claims
+from ..opening.claims import build_claims, compare, describe_foreign, read_claims
 from ..opening.pipeline import read_side
 from ..opening.place import SUFFIX, is_pointer
 from ..opening.stored import check_settings
@@ -61,9 +62,6 @@ _CLIP_LAYER = {
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
 }
-
-
-# The names of weights.
 
 
 def map_unet_names(names: Iterable[str], layers: int) -> dict[str, str]:
@@ -192,7 +190,8 @@ def save(model: Model, path: str | Path, meta: Mapping[str, Any]) -> Path:
         raise FileExistsError(f"{path} exists; name a file that does not")
     if not isinstance(model, ClipDiffusion):
         raise ValueError(f"{model.name} is no Stable Diffusion 1.x, 2.x or XL; write it as a folder")
-    return write_tensors(path, rename_to_original(model), {**meta, "kind": "single file"})
+    tensors = rename_to_original(model) | build_claims(model.pipeline.scheduler.config)
+    return write_tensors(path, tensors, {**meta, "kind": "single file"})
 
 
 def _take_part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
+from torch import Tensor
 
 EMA = "model_ema."
 SPOKEN = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
@@ -51,6 +53,15 @@ def read_claims(file: str | Path) -> Claims:
     v_key = "v_pred" in keys or told.get("ss_v_parameterization", "").lower() == "true"
     averaged = any(key.startswith(EMA) for key in keys)
     return Claims("v_prediction" if v_key else spoken, zero, averaged, told.get("modelspec.resolution"))
+
+
+def build_claims(scheduler: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The keys, empty tensors, by which a checkpoint says what a scheduler's configuration says; `read_claims` reads
+    them, and so do interfaces, which would take the network for one that predicts noise.
+    """
+    said = {"v_pred": scheduler.get("prediction_type") == "v_prediction"}
+    said["ztsnr"] = said["v_pred"] and bool(scheduler.get("rescale_betas_zero_snr"))
+    return {key: torch.empty(0) for key, holds in said.items() if holds}
 
 
 def compare(file: str | Path, claims: Claims, scheduler: Mapping[str, Any], side: int, where: str) -> None:

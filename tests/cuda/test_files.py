@@ -1,0 +1,29 @@
+"""Files of other tools on a machine with a GPU, by a stand-in for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_cuda.build import find_compiler, run_on_fake_cuda
+
+COMPILER = find_compiler()
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
+SCRIPT = Path(__file__).parent / "files_script.py"
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    return json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
+
+
+@pytest.mark.parametrize("base", ["named", "memory"])
+def test_edits_are_read_and_combined_beside_a_gpu(base: str, found: dict[str, Any]) -> None:
+    """The base may lie on the GPU, and what is compared with it on the CPU; a named base is in fp32 there too."""
+    told = found[base]
+    one, both = told["weights"], told["weights of both"]
+    assert (told["import"], told["import a folder"], told["diff"]) == (one, one, one)
+    assert told["merge"] == both and told["revert"] == "True" and told["export"].endswith("x.safetensors")
