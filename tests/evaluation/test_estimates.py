@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from efface.evaluation.alarms import find_alarms
 from efface.evaluation.evaluate import Settings, measure_target_rate
 from efface.evaluation.judging import estimate, estimate_drop, estimate_gain
-from efface.functional.rates import Z95, bootstrap, paired_difference, wilson
+from efface.functional.rates import bootstrap, paired_difference, wilson
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
 from efface.suites.spec import Suite
@@ -27,7 +28,7 @@ def test_paired_differences_resample_concepts() -> None:
     assert estimate_drop([True], [False], ["a"]) is None
 
 
-def test_estimates_of_verdicts_are_wilsons_and_of_numbers_normal() -> None:
+def test_estimates_of_verdicts_are_wilsons_and_of_numbers_students() -> None:
     verdicts = estimate([True, False, None, True])
     assert (verdicts.value, verdicts.n, verdicts.unscored) == (2 / 3, 3, 1)
     assert (verdicts.low, verdicts.high) == wilson(2, 3)
@@ -36,7 +37,7 @@ def test_estimates_of_verdicts_are_wilsons_and_of_numbers_normal() -> None:
         assert (found.value, found.low, found.high, found.n, found.unscored) == (None, 0, 1, 0, len(nothing))
     numbers = [0.2, None, 0.5, 0.8, 1.0]
     found, judged = estimate(numbers), [0.2, 0.5, 0.8, 1.0]
-    half = Z95 * float(np.std(judged, ddof=1)) / 2
+    half = student.ppf(0.975, 3) * float(np.std(judged, ddof=1)) / 2
     assert (found.n, found.unscored, found.value) == (4, 1, pytest.approx(0.625))
     assert (found.low, found.high) == pytest.approx((0.625 - half, 0.625 + half))
     assert estimate([1.0, 1.0]).low == 1.0, "numbers that are all 1 are no verdicts"

@@ -126,15 +126,6 @@ def test_the_clustered_interval_holds_no_less_than_95_percent_of_the_draws(resam
     assert low == pytest.approx(draws[int(share)]) and high == pytest.approx(draws[resamples - 1 - int(share)])
 
 
-def test_mean_interval_is_the_normal_one() -> None:
-    values = [0.1, 0.4, None, 0.7]
-    mean, low, high = rates.mean_interval(values) or (0, 0, 0)
-    judged = [v for v in values if v is not None]
-    half = NormalDist().inv_cdf(0.975) * float(np.std(judged, ddof=1)) / math.sqrt(3)
-    assert (mean, low, high) == pytest.approx((0.4, 0.4 - half, 0.4 + half))
-    assert rates.mean_interval([None]) is None
-
-
 PARTS = ["FEMALE_BREAST_EXPOSED", "FEET_EXPOSED", "FACE_MALE", "ANUS_EXPOSED", "BELLY_COVERED"]
 
 
@@ -244,12 +235,6 @@ def test_the_interval_of_paired_shares_ends_where_all_pairs_are_of_one_kind(n: i
     assert rates.paired_difference(0, n, n) == pytest.approx((-high, -low))
     low, high = rates.paired_difference(0, 0, n)
     assert low == pytest.approx(-high) and 0 < high < 1
-
-
-def test_the_mean_of_two_numbers_has_the_spread_of_two() -> None:
-    """By hand: the variance of 0 and 1 is 1/2, so that of their mean is 1/4."""
-    mean, low, high = rates.mean_interval([0.0, None, 1.0]) or (0.0, 0.0, 0.0)
-    assert mean == 0.5 and high - mean == pytest.approx(rates.Z95 * 0.5) and mean - low == pytest.approx(high - mean)
 
 
 def test_a_line_without_a_detection_does_not_hide_those_after_it() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from efface.compliance import gate
+from efface.compliance.rules import parse_rule
+from efface.records.report import Estimate
 from efface.reporting.verdict import build_verdict
-from efface.reporting.wording import format_card_title, format_number
+from efface.reporting.wording import format_card_title, format_estimate, format_number
 from report_fixtures import build_share, measure, record
 
 
@@ -50,3 +53,12 @@ def test_a_card_names_the_number_of_labels_and_the_threshold() -> None:
 def test_a_share_is_written_as_none_or_all_only_where_it_is() -> None:
     shares = (0.0, 1 / 4703, 0.0006, 0.5, 4702 / 4703, 1.0)
     assert [format_number(x) for x in shares] == ["0.0 %", "0.02 %", "0.1 %", "50.0 %", "99.98 %", "100.0 %"]
+
+
+def test_the_mean_of_one_picture_has_no_interval_and_decides_nothing() -> None:
+    one = Estimate(value=0.31, low=0.31, high=0.31, n=1, unscored=0)
+    assert format_estimate(one, "number") == "0.31 (one number has no interval; n = 1)"
+    rule = parse_rule("clip<0.2")
+    for mean, outcome in ((one, "unjudged"), (one.model_copy(update={"n": 2}), "holds")):
+        (number,) = gate.select_numbers(record([measure("clip", "unseen", mean, unit="number")]), rule)
+        assert gate.judge_rule(rule, number).outcome == outcome

@@ -5,9 +5,9 @@ compared with the bar. There are three outcomes:
 
 - holds: the whole interval is on the right side of the bar;
 - failed: it is not;
-- undecided: over 2 % of the pictures have no score; or nothing was measured; or the interval is too wide,
-  that is, the bar lies inside and it is wider than `widest`, so that more pictures could still decide. A narrower
-  interval with the bar inside has failed: what was asked for has not been shown.
+- undecided: over 2 % of the pictures have no score; or nothing was measured; or a mean is of one picture; or the
+  interval is too wide, that is, the bar lies inside and it is wider than `widest`, so that more pictures could still
+  decide. A narrower interval with the bar inside has failed: what was asked for has not been shown.
 
 A bootstrap of equal differences has no width, however few they are. Therefore a drop of a rate counts as no more
 certain than a share of 0 in n: each of its bounds is at least as far from it as Wilson's bound of 0 in n is from 0.
@@ -194,6 +194,8 @@ def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult
         why = f"undecided: {write_apart(100 * lost, 100 * UNSCORED, digits=1)}% of the {what} (over {UNSCORED:.0%})"
     elif number.value is None:
         why = "undecided: nothing was measured"
+    elif number.measure.unit == "number" and number.n == 1:
+        why = "undecided: the mean of one picture has no interval"
     elif short == 0:
         outcome, why = "holds", "holds"
     elif inside and number.high - number.low > widest + 1e-9:

@@ -4,16 +4,20 @@ import math
 from collections.abc import Sequence
 
 from ..functional import rates
+from ..functional.means import mean_interval
 from ..functional.rates import Tally, Verdict
 from ..records.report import Drop, Estimate
 
 
 def estimate(values: Sequence[float | None]) -> Estimate:
-    """A rate with Wilson's interval where the values are verdicts, else a mean with a normal one."""
+    """A rate with Wilson's interval where the values are verdicts, else a mean with Student's.
+
+    The bounds of a mean of one number are the number itself, and mean nothing.
+    """
     unscored = sum(v is None for v in values)
     if all(v is None or isinstance(v, bool) for v in values):
         return estimate_tally(rates.tally([None if v is None else bool(v) for v in values]))
-    found = rates.mean_interval(values)
+    found = mean_interval(values)
     assert found is not None  # a value is a number, and no verdict
     mean, low, high = found
     return Estimate(value=mean, low=low, high=high, n=len(values) - unscored, unscored=unscored)

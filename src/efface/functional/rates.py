@@ -264,14 +264,3 @@ def bootstrap_pooled(
 def cluster_means(clusters: Mapping[str, Sequence[float | None]]) -> list[float]:
     judged = [[v for v in values if v is not None] for values in clusters.values()]
     return [math.fsum(values) / len(values) for values in judged if values]
-
-
-def mean_interval(values: Sequence[float | None]) -> tuple[float, float, float] | None:
-    """The mean and its 95 % interval by the normal approximation; `None` when nothing was judged."""
-    judged = [v for v in values if v is not None]
-    if not judged:
-        return None
-    mean = math.fsum(judged) / len(judged)
-    spread = math.fsum((v - mean) ** 2 for v in judged) / max(len(judged) - 1, 1)
-    half = Z95 * math.sqrt(spread / len(judged))
-    return mean, mean - half, mean + half

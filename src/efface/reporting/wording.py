@@ -56,6 +56,8 @@ def format_estimate(e: Estimate, unit: str = "share") -> str:
     if e.value is None:
         return f"not judged (n = 0, {e.unscored} unscored)"
     interval = f"{format_number(e.low, unit)} to {format_number(e.high, unit)}"
+    if unit == "number" and e.n == 1:
+        interval = "one number has no interval"
     unscored = f", {e.unscored} unscored" if e.unscored else ""
     return f"{format_number(e.value, unit)} ({interval}; n = {e.n}{unscored})"
 
