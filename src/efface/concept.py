@@ -43,7 +43,7 @@ class Erasure:
             raise ValueError(f"the anchor is what is to be erased: {same[0]}; name another concept, or a broader one")
         kept = {fold_name(word) for word in self.keep}
         if both := sorted(target for target in self.targets if fold_name(target) in kept):
-            raise ValueError(f"to be erased and kept at once: {', '.join(both)}")
+            raise ValueError(f"to be erased and kept at once: {', '.join(both)}; leave each out of one of the two")
 
     @classmethod
     def of(cls, what: str | Erasure | Iterable[str]) -> Erasure:

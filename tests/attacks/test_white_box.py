@@ -180,7 +180,7 @@ def test_bad_settings(eps_model):
     for make, bad, message in (
         (UnlearnDiff, {"queries": 0}, "queries must be at least 1, got 0"),
         (UnlearnDiff, {"lr": 0.0}, "lr must be positive"),
-        (P4D, {"how": "firm"}, "no prompt is 'firm'; there are hard, soft"),
+        (P4D, {"how": "firm"}, "no prompt is 'firm'; give hard"),
         (P4D, {"steps": 0}, "steps must be positive"),
         (SoftPrompt, {"where": "before"}, "not 'before'"),
         (MMA, {"candidates": 0}, "candidates must be positive"),

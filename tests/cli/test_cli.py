@@ -170,7 +170,7 @@ BAD = {
     "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{out}"], "EAP"),
     "two in one": (["erase", "esd", "--model", "{model}", "--target", "cat, dog", "--out", "{out}"], "repeat the flag"),
     "kept in another case": (build_request("eap", "--keep", "Cat"), "erased and kept at once: cat"),
-    "kept by another name": (build_request("eap", "--keep", "Catlet"), "cat and Catlet, two names of cat"),
+    "kept by another name": (build_request("eap", "--keep", "Catlet"), "cat and Catlet are two names of cat"),
     "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{out}"], "no model 'glyps'"),
     "unwritable": (
         ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e.safetensors"],

@@ -262,7 +262,7 @@ def test_an_answer_without_an_export_says_what_that_means(tmp_path: Path) -> Non
         (["--method", "esd", "--set", "esd.step=3"], "esd has no argument 'step'; did you mean 'steps'"),
         (["--method", "esd", "--set", "esd.steps=0"], "steps must be at least 1, got 0"),
         (["--method", "esd", "--set", "esd.steps=many"], "esd: steps is a number, got 'many'"),
-        (["--method", "uce", "--scorer", "artefact"], "one that answers 'object' would, of artefact none does"),
+        (["--method", "uce", "--scorer", "artefact"], "one for the question 'object', and there is only artefact"),
     ],
 )
 def test_bad_requests_are_refused_and_leave_nothing(

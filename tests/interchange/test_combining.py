@@ -180,7 +180,7 @@ def test_what_cannot_be_combined_is_refused_before_any_work(tmp_path: Path) -> N
         efface.revert(model, "base", edit, tmp_path / "x")
     with pytest.raises(ValueError, match="is no edited tiny"):
         efface.revert(model, tiny_pixart(), edit, tmp_path / "y")
-    with pytest.raises(ValueError, match="is of an edit; a model is compared as it is"):
+    with pytest.raises(ValueError, match="is for an edit; leave it out, for a model is compared as it is"):
         efface.diff(model, other, strength=0.5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.safetensors", "one.safetensors", "x"]
 

@@ -109,7 +109,7 @@ def test_glyphs_suites_need_a_world_and_others_do_not() -> None:
     assert needs_world("glyphs-objects") and not any(map(needs_world, ("compound", "i2p", "some.csv")))
     assert make_suite("glyphs-objects", erasure, known, per_group=3) == build("glyphs-objects", erasure, known, 3)
     with pytest.raises(
-        ValueError, match="models of the glyphs make; others take artists, cifar10, coco, compound, i2p"
+        ValueError, match="for glyphs and its like; other models take artists, cifar10, coco, compound, i2p"
     ):
         make_suite("glyphs-objects", erasure)
 

@@ -163,7 +163,7 @@ def diff(
     one, two = _load_edit(edit) or edit, None if other is None else _load_edit(other) or other
     arithmetic.refuse_guides([each for each in (one, two) if isinstance(each, Edit)])
     if strength != 1 and not isinstance(one, Edit):
-        raise ValueError(f"--strength {strength:g} is of an edit; a model is compared as it is")
+        raise ValueError(f"--strength {strength:g} is for an edit; leave it out, for a model is compared as it is")
     base = open_later(model, exact=True).open()
     return difference.compare(
         base, _compute_values(base, one, strength), None if two is None else _compute_values(base, two, 1.0)

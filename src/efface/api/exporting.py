@@ -127,7 +127,9 @@ def write_export(
 
     choice = RankChoice(rank, energy)
     if kind in WHOLE and choice.given:
-        raise ValueError(f"--rank and --energy are of LoRA files; --format {kind} holds the whole model")
+        raise ValueError(
+            f"--rank and --energy are for LoRA files; --format {kind} holds the whole model, so leave them out"
+        )
     if pictures < 0:
         raise ValueError(f"--pictures is a number of pictures, 0 or more, got {pictures}")
     check_file(place)

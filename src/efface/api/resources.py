@@ -124,7 +124,9 @@ def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -
     own = dict(zip(known.spell_names(targets), targets, strict=True)) if known else {}
     for word, name in zip(keep, known.spell_names(keep), strict=True) if known else ():
         if name in own:
-            raise ValueError(f"to be erased and kept at once: {own[name]} and {word}, two names of {name}")
+            raise ValueError(
+                f"to be erased and kept at once: {own[name]} and {word} are two names of {name}; leave one of them out"
+            )
 
 
 def read_classes(model: str) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class P4D(Attack):
     def check_settings(self) -> None:
         require_positive(self, "steps", "tokens", "lr")
         if self.how not in ("hard", "soft"):
-            raise ValueError(f"no prompt is {self.how!r}; there are hard, soft")
+            raise ValueError(f"no prompt is {self.how!r}; give hard (it searches words) or soft (embeddings)")
 
     def check(self, context: AttackContext) -> None:
         require_gradients(context.model, context.edit)

@@ -50,7 +50,7 @@ class SuiteCommand:
 
     def run(self) -> None:
         if not self.target:
-            raise ValueError('no target: name at least one, for example --target "a cat"')
+            raise ValueError("no target: name at least one, for example --target cat")
         check_file(self.out)
         from ..api.drafting import draft_suite, name_own_suite, propose_judges
         from ..suites.drafting import find_kind, read_groups

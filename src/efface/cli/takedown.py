@@ -69,7 +69,7 @@ class TakedownCommand:
 
     def run(self) -> int:
         if not self.target:
-            raise ValueError('no target: name at least one, for example --target "a cat"')
+            raise ValueError("no target: name at least one, for example --target cat")
         check_folder(self.out)
         settings = read_settings(self.set)
         from ..api.takedown import takedown

@@ -172,7 +172,7 @@ def select_numbers(record: Record, rule: Rule) -> list[Number]:
     if found and found[0].unit == "share" and not -1 <= rule.bar <= 1:
         raise ValueError(f"{rule.text!r}: {metric} is a share, from 0 to 1; write {rule.bar / 100:g} or {rule.bar:g}%")
     if found and found[0].unit == "share" and _holds_always(rule, part):
-        raise ValueError(f"{rule.text!r} can't fail: {metric} is a share, from 0 to 1")
+        raise ValueError(f"{rule.text!r} can't fail: {metric} is a share, from 0 to 1; give a bar inside")
     return [_read_number(m, part) for m in found]
 
 

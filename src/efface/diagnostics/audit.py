@@ -191,7 +191,7 @@ def _require_words(words: Sequence[str], config: AuditConfig) -> None:
     if len(words) < config.worst + config.controls:
         raise ValueError(
             f"{write_count(len(words), 'word')} to search, but {config.worst} of the worst and "
-            f"{write_count(config.controls, 'other')} to draw; give more"
+            f"{write_count(config.controls, 'other')} to draw; give more words, or fewer with --worst and --controls"
         )
 
 

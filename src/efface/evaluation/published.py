@@ -113,7 +113,7 @@ def _read_topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[st
     gone = _list_known(table, "erased", erased, classes)
     stay = [c for c in classes if c not in gone] if kept is None else _list_known(table, "kept", kept, classes)
     if both := [c for c in stay if c in gone]:
-        raise ValueError(f"{table.file}: {both[0]!r} is said to be erased and kept")
+        raise ValueError(f"{table.file}: {both[0]!r} is said to be erased and kept; leave it out of one of the two")
     found = []
     for k in DEPTHS:
         if k > max(len(a) for a in answers if a is not None):

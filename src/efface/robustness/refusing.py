@@ -40,9 +40,10 @@ def find_judges(scorers: Sequence[Judge], row: Row) -> JudgePanel:
     """The scorers that can judge a row's question; raises ValueError where there is none."""
     judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.question == row.asks)
     if not judges:
+        given = f"is only {', '.join(s.name for s in scorers)}" if scorers else "is no scorer"
         raise ValueError(
-            f"no scorer can say whether a picture shows {row.concept}: one that answers {row.asks!r} would, of "
-            f"{', '.join(s.name for s in scorers) or 'no scorers'} none does; `efface list scorers` lists them"
+            f"no scorer can say whether a picture shows {row.concept}: that needs one for the question {row.asks!r}, "
+            f"and there {given}; `efface list scorers` lists all, and --scorer names one"
         )
     return JudgePanel(judges)
 

@@ -90,7 +90,7 @@ def make_suite(
         return build_from_pairs(suite, listed, erasure, Limits(per_group, only, limits), used)
     if world is None:
         raise ValueError(
-            f"suite {name} is for models of the glyphs make; others take {', '.join(list_without_world())} or a file"
+            f"suite {name} is for glyphs and its like; other models take {', '.join(list_without_world())} or a file"
         )
     return build(name, erasure, world, per_group, only, sizes, used)
 

@@ -61,7 +61,7 @@ class World:
         for thing in self.things:
             if thing.name == name:
                 return thing
-        raise ValueError(f"this world has no thing {name!r}{did_you_mean(name, self.names)}")
+        raise ValueError(f"the model draws no thing {name!r}{did_you_mean(name, self.names)}")
 
     def spell_names(self, words: Iterable[str]) -> tuple[str, ...]:
         """The words in this world's spelling, if they are a name of a thing or style; other words are unchanged."""

@@ -34,9 +34,11 @@ def check_grid(grid: Grid) -> None:
     _check_names(grid, labels)
     used = {METHODS.find_name(method) for method in (*grid.methods, *(v.method for v in grid.variants))}
     if idle := [method for method in grid.settings if METHODS.find_name(method) not in used]:
-        raise ValueError(f"[settings] names {idle[0]}, which no method or variant of the grid is")
+        raise ValueError(f"[settings] names {idle[0]}, which is no method or variant of the grid")
     if grid.drawing.sampler != "own" and (grid.audit or any((grid.attacks, *(v.attacks for v in grid.variants)))):
-        raise ValueError(f"attacks and audits draw by the model's own sampler, not by {grid.drawing.sampler}")
+        raise ValueError(
+            f"attacks and audits draw by the model's own sampler, not by {grid.drawing.sampler}; leave one out"
+        )
     methods = [*(v.method for v in grid.variants), *grid.settings]
     check_reported(grid.reported, [*labels, *methods], [c for some in grid.concepts.values() for c in some])
 
