@@ -31,8 +31,8 @@ class Verify:
     fail_on: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A condition that must not hold: METRIC<THRESHOLD or METRIC>THRESHOLD, such as "esr1<0.95",
     "psr1_drop@neighbour>5%" or "ner[0.6]>0.1"; repeat the flag for several. METRIC_drop is base minus edited, paired;
-    METRIC_base the untouched base. Without @GROUP it holds for the metric's headline groups (of ESR-1 the target; of
-    PSR-1 neighbours, styles, never-seen things), or all where it makes no headline; @all for every group."""
+    METRIC_base the untouched base. Without @GROUP the condition is applied to the metric's headline groups (of ESR-1
+    the target; of PSR-1 neighbours, styles, never-seen things), or to all groups if it has none; with @all to all."""
     policy: str = ""
     """A documented set of rules, by name ("default", "attacked"), or a toml file with one."""
     widest: float = 0.05
