@@ -110,6 +110,33 @@ def test_a_fine_tuned_folder_against_its_base(kind: str, tmp_path: Path) -> None
     assert sorted(alone.names) == sorted(name for name in edit.names if name.startswith("unet."))
 
 
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_denoiser_in_several_files_against_its_base(safe: bool, tmp_path: Path) -> None:
+    """Large denoisers are published so, as FLUX.1's transformer in three files; one of them is a part of the change."""
+    model = tiny_model()
+    edit = build_dense(model, "attn2")
+    with edit.apply(model):
+        model.network.save_pretrained(tmp_path / "unet", max_shard_size="20KB", safe_serialization=safe)
+    shards = sorted((tmp_path / "unet").glob("*-of-*"))
+    assert len(shards) > 1
+    back = efface.import_edit(model, tmp_path / "unet", "cat", unpickle=not safe)
+    assert sorted(back.names) == sorted(edit.names) and is_same_change(model, edit, back, 0)
+    with pytest.raises(ValueError, match=r"is one of several files of a model; .*unet, which holds all, would"):
+        efface.import_edit(model, shards[0], "cat", unpickle=True)
+    shards[-1].unlink()
+    with pytest.raises(ValueError, match="is missing; fetch it again"):
+        efface.import_edit(model, tmp_path / "unet", "cat", unpickle=not safe)
+
+
+def test_of_several_variants_of_a_denoiser_the_plain_one_is_read(tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = build_dense(model, "attn2")
+    with edit.apply(model):
+        model.network.save_pretrained(tmp_path / "unet")
+        model.network.save_pretrained(tmp_path / "unet", variant="fp16")
+    assert sorted(efface.import_edit(model, tmp_path / "unet", "cat").names) == sorted(edit.names)
+
+
 @pytest.mark.parametrize(("alpha", "root"), [(4, False), (1, False), (4, True)])
 def test_a_lora_that_peft_saved(alpha: int, root: bool, tmp_path: Path) -> None:
     model = tiny_model()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -19,6 +20,7 @@ from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import RECORD, load
+from ..models.opening.stored import SHARD, check_whole, choose_weights, list_files
 from ..plurals import write_count
 from .alphas import add_alphas, parse_table, require_table
 from .reading import is_lora, read_lora, read_weights
@@ -46,7 +48,7 @@ class Foreign:
     layout: str
     """The kind of file: "LoRA", "weights", "folder" or "single file"."""
     digest: str
-    """The sha256 of the file; for a folder, that of the one file that was read, or ""."""
+    """The sha256 of the file; for a folder, that of the one file that was read, or "" where it read several."""
     aside: tuple[str, ...] = ()
     """Other parts of a checkpoint or model, which an edit can't hold."""
     record: Mapping[str, Any] | None = None
@@ -59,7 +61,7 @@ class Source:
     """A file or folder of another tool, opened without the model that it was made for."""
 
     place: Path
-    """The file that was read, or the folder of a whole pipeline."""
+    """The file that was read, or the folder of a whole pipeline or of a file in several parts."""
     tensors: Mapping[str, Tensor] | None
     """The file's tensors; None for the folder of a whole pipeline."""
     header: Mapping[str, str]
@@ -83,11 +85,15 @@ def open_source(source: str | Path, unpickle: bool = False) -> Source:
     """
     place = Path(source)
     if place.is_dir():
-        file = _find_file(place)
-        if file is None:
+        files = _find_files(place)
+        if files is None:
             return Source(place, None, {}, _read_record(place / RECORD))
-        return _open_file(file, unpickle)
+        return _open_file(files[0], unpickle) if len(files) == 1 else _open_shards(place, files, unpickle)
     if place.is_file():
+        if SHARD.search(place.name):
+            raise ValueError(
+                f"{place} is one of several files of a model; {place.parent}, which holds all, would have worked"
+            )
         return _open_file(place, unpickle)
     raise FileNotFoundError(describe_missing(place, "file or folder"))
 
@@ -104,13 +110,16 @@ def fit_source(model: Model, source: Source) -> Foreign:
     return found
 
 
-def _find_file(place: Path) -> Path | None:
-    """The file of weights in a folder; None for the folder of a whole pipeline."""
+def _find_files(place: Path) -> list[Path] | None:
+    """The file of weights in a folder, or all its parts where it is split; None for the folder of a whole pipeline."""
     if (place / "model_index.json").is_file():
         return None
     for name in LORA_NAMES:
         if (place / name).is_file():
-            return place / name
+            return [place / name]
+    with suppress(ValueError):  # of several variants none is plain
+        if weights := choose_weights([file.name for file in place.iterdir()], str(place)):
+            return list_files(place, weights)
     held = sorted(file for file in place.iterdir() if file.suffix in (".safetensors", *PICKLES))
     if len(held) != 1:
         raise ValueError(
@@ -118,7 +127,16 @@ def _find_file(place: Path) -> Path | None:
             "or the name of "
             "one file, would have worked"
         )
-    return held[0]
+    return held
+
+
+def _open_shards(place: Path, files: Sequence[Path], unpickle: bool) -> Source:
+    """Opens all parts of a model that its folder's index lists."""
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        check_whole(file)
+        tensors |= _open_file(file, unpickle).tensors or {}
+    return Source(place, tensors, {}, None)
 
 
 def _read_record(file: Path) -> dict[str, Any] | None:
@@ -159,7 +177,7 @@ def _fit_folder(model: Model, source: Source) -> Foreign:
 
 def _fit_file(model: Model, source: Source, tensors: Mapping[str, Tensor]) -> Foreign:
     file, record = source.place, source.record
-    digest = hash_file(file)
+    digest = hash_file(file) if file.is_file() else ""
     if is_lora(tensors):
         named = add_alphas(tensors, source.header, file)
         with naming(file):

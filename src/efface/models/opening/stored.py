@@ -145,7 +145,7 @@ def _check_part(folder: Path, kind: str, variant: str) -> Weights | None:
     weights = choose_weights([file.name for file in folder.iterdir()], str(folder), variant)
     if weights is None:
         raise ValueError(f"{folder} holds no weights: no .safetensors and no .bin of a known name; fetch them again")
-    for file in _list_files(folder, weights):
+    for file in list_files(folder, weights):
         check_whole(file)
     if not weights.safe:
         warn_of_pickle(folder / weights.file)
@@ -190,7 +190,7 @@ def choose_weights(files: Iterable[str], where: str, variant: str = "") -> Weigh
     return None
 
 
-def _list_files(folder: Path, weights: Weights) -> list[Path]:
+def list_files(folder: Path, weights: Weights) -> list[Path]:
     """All files that hold the weights."""
     file = folder / weights.file
     if file.suffix != ".json":
