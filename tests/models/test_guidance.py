@@ -12,8 +12,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 import efface
 from efface.evaluation.drawing import Settings, describe_drawing
+from efface.evaluation.images import make_chunk_key
 from efface.models.adapters.guidance_input import GUIDANCE
-from efface.records.report import Drawing
+from efface.models.schedule import list_settings
+from efface.records.report import Drawing, list_differences
+from efface.suites.spec import Row
 from tiny import tiny_pipeline
 from tiny_pixart import tiny_pixart
 from tiny_sd3 import tiny_sd3
@@ -109,6 +112,29 @@ def test_guidance_rescale_is_stored_with_what_was_drawn() -> None:
     assert all(Drawing.model_validate_json(d.model_dump_json()) == d for d in drawings)
     edits = [efface.erase(model, "cat", method="uce") for model in (plain, rescaled)]
     assert [edit.meta.get("guidance_rescale") for edit in edits] == [None, 0.7]
+
+
+def test_the_schedulers_settings_are_stored_with_what_was_drawn() -> None:
+    pipeline = tiny_pipeline()
+    model = efface.load(pipeline)
+    before = describe_drawing(model, Settings(steps=4), "")
+    pictures = model.images(["a cat"], seeds=[1], steps=4)
+    assert before.schedule["beta_schedule"] == "scaled_linear" and "timestep_spacing" not in before.schedule
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+    model = efface.load(pipeline)
+    after = describe_drawing(model, Settings(steps=4), "")
+    assert not torch.equal(model.images(["a cat"], seeds=[1], steps=4), pictures)
+    told = "schedule.timestep_spacing: None before, 'trailing' now"
+    assert list_differences(before.model_dump(), after.model_dump()) == [told]
+    rows = [Row("r0", "a cat", 1, "target", "erase", "object", "cat", ("cat",))]
+    assert make_chunk_key(rows, before) != make_chunk_key(rows, after)
+    assert Drawing.model_validate_json(after.model_dump_json()) == after
+
+
+def test_a_setting_that_is_an_array_is_stored_as_a_list() -> None:
+    betas = torch.linspace(1e-4, 2e-2, 5)
+    stored = list_settings(diffusers.DDIMScheduler(num_train_timesteps=5, trained_betas=betas.numpy()))
+    assert stored == {"num_train_timesteps": 5, "trained_betas": pytest.approx(betas.tolist())}
 
 
 @pytest.mark.parametrize("make", [lambda: tiny_pixart().pipeline, lambda: tiny_sd3().pipeline])

@@ -47,6 +47,11 @@ def test_every_cell_is_named_by_how_pictures_are_drawn_and_by_the_models_own_set
     monkeypatch.setattr(work, "_identify_world", lambda model: "another world.json")
     assert not set(names.values()) & set(list_names(grid).values())
     monkeypatch.undo()
+    monkeypatch.setattr("efface.models.schedule.list_settings", lambda scheduler: {"timestep_spacing": "leading"})
+    work._identify_base.cache_clear()
+    assert not set(names.values()) & set(list_names(grid).values())
+    monkeypatch.undo()
+    work._identify_base.cache_clear()
     suggested = {"queries": 3}
     monkeypatch.setattr("efface.attacks.configure.suggest_settings", lambda name, model: suggested)
     work._describe_attack.cache_clear()

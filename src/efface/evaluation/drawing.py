@@ -7,6 +7,7 @@ from pathlib import Path
 from ..edits.edit import Edit
 from ..edits.strength import check_strength
 from ..models.base import Model
+from ..models.schedule import list_settings
 from ..models.trajectory import Sampler
 from ..records.report import Drawing
 from ..suites.spec import Row
@@ -51,6 +52,7 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
     defaults = model.defaults
     steps = defaults.steps if settings.steps is None else settings.steps
     model.list_timesteps(steps, settings.sampler)
+    scheduler = model.build_scheduler(settings.sampler)
     computed = str(model.compute or model.dtype).removeprefix("torch.")
     return Drawing(
         model=model.name,
@@ -61,7 +63,8 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
         steps=steps,
         guidance=defaults.guidance if settings.guidance is None else settings.guidance,
         guidance_rescale=model.guidance_rescale,
-        scheduler=type(model.build_scheduler(settings.sampler)).__name__,
+        scheduler=type(scheduler).__name__,
+        schedule=list_settings(scheduler),
         dtype=str(model.dtype).removeprefix("torch."),
         compute=computed if model.steady is None else f"{computed}, compiled",
         resolution=model.resolution,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import json
 from typing import Any
 
 import torch
@@ -82,6 +84,18 @@ def interpolate_levels(levels: NoiseLevel, t: Tensor, *, straight: bool) -> Nois
 def flows(own: Any) -> bool:
     """Whether a scheduler is one of flow matching, whose levels are linear between picture and noise."""
     return isinstance(own, FlowMatchEulerDiscreteScheduler) or own.config.get("prediction_type") == "flow_prediction"
+
+
+def list_settings(scheduler: Any) -> dict[str, Any]:
+    """Lists a scheduler's settings that differ from those that its class has by default, as values of JSON."""
+    given = inspect.signature(type(scheduler).__init__).parameters
+    own = {name: _to_json(scheduler.config[name]) for name in given if name in scheduler.config}
+    return {name: value for name, value in own.items() if value != _to_json(given[name].default)}
+
+
+def _to_json(value: Any) -> Any:
+    """Converts a setting to what JSON gives back for it: tuples and arrays become lists."""
+    return json.loads(json.dumps(value, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)))
 
 
 def copy_scheduler(own: Any, sampler: Sampler = "own") -> Any:

@@ -143,6 +143,8 @@ class Drawing(Part):
     """How far guided predictions were rescaled to the conditional one's standard deviation, 0 to 1."""
     scheduler: str
     """The scheduler that drew: the model's own, or the one that was asked for."""
+    schedule: dict[str, Any] = {}
+    """The scheduler's settings that differ from those that its class has by default; of earlier files nothing."""
     dtype: str
     """The dtype of the weights."""
     compute: str
@@ -151,8 +153,9 @@ class Drawing(Part):
 
     @model_serializer(mode="wrap")
     def write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out a `guidance_rescale` of 0, so that the digests of earlier files stay valid."""
-        return {name: value for name, value in plain(self).items() if name != "guidance_rescale" or value}
+        """Leaves out what an earlier file did not have and is 0 or empty, so that its digest stays valid."""
+        later = ("guidance_rescale", "schedule")
+        return {name: value for name, value in plain(self).items() if name not in later or value}
 
 
 class RowsFile(Part):

@@ -187,7 +187,7 @@ class AttackRunner:
             "judges": self.image_judge.judges.identify(),
             "concept": [target.concept, target.asks, target.placeholder, dataclasses.astuple(target.aliases)],
             "words": digest(list(self.words)),
-            "pictures": [row.prompt for row in target.asked],
+            "pictures": [[row.prompt, list(row.counts), row.guidance] for row in target.asked],
             "seed": self.seed,
         }
 

@@ -36,8 +36,12 @@ def open_model(name: str, device: str | None) -> Model:
 
 @functools.lru_cache(maxsize=1)
 def _identify_base(model: Model) -> Mapping[str, Any]:
-    """Identifies the base's weights; computed once for an open model, because it reads all weights."""
-    return {"fingerprint": model.fingerprint(), "decoder": model.hash_decoder()}
+    """Identifies the base's weights and scheduler; computed once for an open model, because it reads all weights."""
+    from ..models.schedule import list_settings
+
+    own = model.build_scheduler("own")
+    scheduler = {"class": type(own).__name__, "settings": list_settings(own)}
+    return {"fingerprint": model.fingerprint(), "decoder": model.hash_decoder(), "scheduler": scheduler}
 
 
 @functools.lru_cache(maxsize=1)
@@ -248,7 +252,10 @@ def _describe_attack(name: str, model: str, budget: str, settings: str) -> dict[
     """The settings of an attack, the model's own included, and of the random prefixes that are its baseline."""
     from ..attacks import BASELINE, build_attack
 
-    made, baseline = build_attack(name, model, budget, parse_json(settings, finite=False)), build_attack(BASELINE, model)
+    made, baseline = (
+        build_attack(name, model, budget, parse_json(settings, finite=False)),
+        build_attack(BASELINE, model),
+    )
     return {
         "attack": name,
         "queries": made.queries,
