@@ -150,6 +150,12 @@ def test_a_model_that_predicts_in_another_space_is_refused(tmp_path: Path) -> No
     tiny_model("v_prediction").save_pretrained(tmp_path / "v")
     with pytest.raises(ValueError, match=r"predicts v by its scheduler, and tiny noise: .*prediction_type"):
         efface.import_edit(tiny_model(), tmp_path / "v", "cat")
+    held = {"conv_in.weight": torch.ones(8, 4, 3, 3), "v_pred": torch.empty(0)}
+    save_file(held, tmp_path / "v.safetensors")
+    with pytest.raises(ValueError, match="says by its key v_pred that its network predicts v, and tiny predicts noise"):
+        efface.import_edit(tiny_model(), tmp_path / "v.safetensors", "cat")
+    with pytest.warns(UserWarning, match="first 'v_pred'"):
+        assert efface.import_edit(tiny_model("v_prediction"), tmp_path / "v.safetensors", "cat").names
 
 
 @pytest.mark.parametrize("format", ["diffusers", "single-file", "comfy", "kohya"])

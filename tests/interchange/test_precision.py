@@ -79,6 +79,18 @@ def test_a_base_in_half_precision_is_not_changed_by_its_own_rounding(tmp_path: P
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_in_8_bits_come_in_as_an_edit_that_can_be_saved(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = build_dense(model, "attn2")
+    held = {name: t.to(dtype) for name, t in tuned_pipeline(edit, torch.float32).unet.state_dict().items()}
+    save_file(held, tmp_path / "tuned.safetensors")
+    back = efface.import_edit(model, tmp_path / "tuned.safetensors", "cat")
+    back = Edit.load(back.save(tmp_path / "edit.safetensors"))
+    assert sorted(back.names) == sorted(edit.names)
+    assert all(torch.equal(back.values[n].float(), held[n.removeprefix("unet.")].float()) for n in back.names)
+
+
 def test_a_change_is_no_rounding() -> None:
     own = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     assert is_unchanged(own, own.half()) and is_unchanged(own.bfloat16(), own) and is_unchanged(own, own.half().float())

@@ -20,6 +20,7 @@ from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import RECORD, load
+from ..models.opening.claims import V_PREDICTION
 from ..models.opening.stored import SHARD, check_whole, choose_weights, list_files
 from ..plurals import write_count
 from .alphas import add_alphas, parse_table, require_table
@@ -186,6 +187,11 @@ def _fit_file(model: Model, source: Source, tensors: Mapping[str, Tensor]) -> Fo
         opened = _open_checkpoint(model, file)
         if opened is not None:
             return Foreign(compare_models(model, opened), "single file", digest, _list_aside(model, opened), record)
+    if V_PREDICTION in tensors and model.space != "v":
+        raise ValueError(
+            f"{file} says by its key {V_PREDICTION} that its network predicts v, and {model.name} predicts "
+            f"{SPOKEN[model.space]}: on this base its weights would draw nothing; open the base that it was made from"
+        )
     with naming(file):
         values, aside = read_weights(model, tensors)
     return Foreign(values, "weights", digest, tuple(aside), record)

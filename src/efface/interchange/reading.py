@@ -126,7 +126,8 @@ def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
         _require_numbers(key, tensors[key])
         for name, value in _split_rows(_find(key, spelled, base), tensors[key], base, key).items():
             if not is_unchanged(base[name], value):
-                values[name] = value.contiguous()
+                # Numbers of 8 bits, which an edit can't hold, all have an equal in bf16.
+                values[name] = (value.to(torch.bfloat16) if value.itemsize == 1 else value).contiguous()
     return values, aside
 
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 EMA = "model_ema."
+V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
 SPOKEN = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 """The names of the spaces of predictions in metadata, and diffusers' names for them."""
 
@@ -49,8 +50,8 @@ def read_claims(file: str | Path) -> Claims:
             "a checkpoint that predicts noise or v by a schedule of timesteps would have worked"
         )
     spoken = SPOKEN.get(told.get("modelspec.prediction_type", "").lower())
-    zero = "ztsnr" in keys or told.get("ss_zero_terminal_snr", "").lower() == "true"
-    v_key = "v_pred" in keys or told.get("ss_v_parameterization", "").lower() == "true"
+    zero = ZERO_SNR in keys or told.get("ss_zero_terminal_snr", "").lower() == "true"
+    v_key = V_PREDICTION in keys or told.get("ss_v_parameterization", "").lower() == "true"
     averaged = any(key.startswith(EMA) for key in keys)
     return Claims("v_prediction" if v_key else spoken, zero, averaged, told.get("modelspec.resolution"))
 
@@ -59,8 +60,8 @@ def build_claims(scheduler: Mapping[str, Any]) -> dict[str, Tensor]:
     """The keys, empty tensors, by which a checkpoint says what a scheduler's configuration says; `read_claims` reads
     them, and so do interfaces, which would take the network for one that predicts noise.
     """
-    said = {"v_pred": scheduler.get("prediction_type") == "v_prediction"}
-    said["ztsnr"] = said["v_pred"] and bool(scheduler.get("rescale_betas_zero_snr"))
+    said = {V_PREDICTION: scheduler.get("prediction_type") == "v_prediction"}
+    said[ZERO_SNR] = said[V_PREDICTION] and bool(scheduler.get("rescale_betas_zero_snr"))
     return {key: torch.empty(0) for key, holds in said.items() if holds}
 
 
