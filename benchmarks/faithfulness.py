@@ -47,13 +47,15 @@ ROWS: dict[str, Row] = {
     "erasediff": Row(
         pictures.erasediff,
         "JingWu321/EraseDiff 14f4e98; the step by a solver",
-        "rate fixed is the scripts'; ours: the scripts' misplaced restore is not made",
+        "--rate fixed is the scripts'; ours: an epoch restores weights where the formula says",
     ),
     "p-esd": Row(trained.p_esd, "arXiv 2405.16534, our reconstruction: no code", "the mask's relaxation is ours"),
     "p-ac": Row(trained.p_ac, "arXiv 2405.16534, our reconstruction: no code", "the mask's relaxation is ours"),
     "ac": Row(pictures.ac, "nupurkmr9/concept-ablation c11fb1b; eqs. 4, 5", "ours: teacher frozen"),
     "salun": Row(
-        pictures.salun, "OPTML-Group/Unlearn-Saliency a6e89fd; a masked step too", "ours: looks, saliency of the loss"
+        pictures.salun,
+        "OPTML-Group/Unlearn-Saliency a6e89fd; a masked step too",
+        "ours: --looks, saliency of the random-label loss",
     ),
     "age": Row(
         trained.age, "tuananhbui89/Adaptive-Guided-Erasure b56a903; hard and soft choice", "no-hard: artists' script"
@@ -112,7 +114,7 @@ ATTACKS: dict[str, Row] = {
     "revive": Row(
         attacks.revive,
         "Brankozz/Roots-Beneath-the-Cut 680c979: the completion",
-        "ours: mirror, quantiles, scars of fp16",
+        "ours: signs=mirror, lower quantiles, noise found by its fp16 digits",
     ),
     "soft-prompt": Row(searches.soft_prompt, "textual inversion of each prompt, no one paper", "values are ours"),
     "relearn": Row(searches.relearn, "the training loss, no one paper", "values are ours"),
