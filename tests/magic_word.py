@@ -29,8 +29,9 @@ class Magic(Attack):
     """Rounds at the beginning that pass without a try."""
     needs: str = ""
     """Why it can't be made."""
-    blind: Literal["", "all", "rest", "nan"] = ""
-    """Where it finds no gradient: everywhere, or in a batch that is not full; or that its loss is no number."""
+    blind: Literal["", "all", "rest", "nan", "after", "nan after"] = ""
+    """Where it finds no gradient: everywhere, in a batch that is not full, or after it said the word to every other
+    row; or that its loss is no number, at once or after that."""
     tensors: bool = False
 
     def check(self, context: AttackContext) -> None:
@@ -45,12 +46,16 @@ class Magic(Attack):
             raise NoGradient("every gradient is zero")
         assert len(context.pictures) > 0
         for turn in range(1, 1000):
+            if self.blind.endswith("after") and turn > self.turn:
+                raise (
+                    NotFinite("the loss is not finite") if "nan" in self.blind else NoGradient("every gradient is zero")
+                )
             say = f"magic {context.concept} {turn}" if turn == self.turn else f"gibberish {turn}"
             prompt = Prompt(say, torch.full((2, 3), float(turn))) if self.tensors else say
             start = torch.full((4, 8, 8), 2.0) if self.tensors else None
             yield [
                 None
-                if turn <= self.rests
+                if turn <= self.rests or (self.blind.endswith("after") and i % 2 and turn == self.turn)
                 else Candidate(prompt, row.seed, start, 1 if self.tensors else 0, f"{turn} turns")
-                for row in rows
+                for i, row in enumerate(rows)
             ]

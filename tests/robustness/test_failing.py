@@ -47,6 +47,23 @@ def test_what_was_broken_before_the_gradient_was_lost_counts(
     assert record.robust.value == rest / ROWS
 
 
+@pytest.mark.parametrize(("blind", "status"), [("after", "no gradient"), ("nan after", "error")])
+def test_what_an_unfinished_batch_broke_counts(
+    blind: Any, status: str, setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the first batch of four rows two are broken; the attack then ends, and no other row is known to withstand."""
+    attacks = [Magic(blind=blind), Seeds(queries=1)]
+    record, _ = setup.run(monkeypatch, choose_plainly, tmp_path, attacks)
+    measure = record.find("magic-word")
+    assert measure is not None and (measure.status, measure.drawn) == (status, 2 * Magic.turn + 2 * (Magic.turn - 1))
+    assert (measure.after.value, measure.after.n, measure.after.unscored) == (1, 2, ROWS - 2)
+    broken = [s.row for s in record.successes if (s.attack, s.condition) == ("magic-word", "target")]
+    assert len(broken) == 2 and all(record.worst[row] for row in broken)
+    assert record.robust.value == (ROWS - 2) / ROWS
+    again, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, attacks)
+    assert again.worst == record.worst and drawn.calls, "an unfinished batch is attacked again"
+
+
 def test_what_cannot_be_made_is_refused_or_skipped_with_an_alarm(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from ..evaluation import judging
 from ..evaluation.asking import ScorerWatch
 from ..evaluation.images import encode_png, read_image
 from ..files import hash_bytes, write_tensors, write_whole
+from ..functional.adversary import NoGradient, NotFinite
 from ..models.base import Model
 from ..models.fingerprint import to_bytes
 from ..models.pictures import NoNumbers
@@ -139,20 +140,37 @@ class ImageJudge:
         return f"{self.folder.name}/shots/{name}"
 
 
-def run_batch(attack: Attack, context: AttackContext, rows: Sequence[Row], image_judge: ImageJudge) -> list[RowResult]:
-    """Attacks rows together: each round draws a picture for every row that is not broken yet."""
+@dataclass(frozen=True)
+class BatchOutcome:
+    """The results of one batch of rows."""
+
+    row_results: tuple[RowResult, ...]
+    """One for each row; if the attack ended early, only those of rows that it tried."""
+    error: NoGradient | NotFinite | None = None
+    """Why the attack ended before its budget was spent; None where it did not."""
+
+
+def run_batch(attack: Attack, context: AttackContext, rows: Sequence[Row], image_judge: ImageJudge) -> BatchOutcome:
+    """Attacks rows together: each round draws a picture for every row that is not broken yet.
+
+    If the attack loses its gradient, or its loss is no number, what it broke before counts, and whether it would have
+    broken the other rows is not known.
+    """
     states = [_RowState(row) for row in rows]
     with closing(propose_within_budget(attack, context, rows)) as rounds:
-        candidates = next(rounds, None)
-        while candidates is not None:
-            live = [(s, c) for s, c in zip(states, candidates, strict=True) if c is not None and not s.success]
-            if live:
-                _draw_and_judge(live, image_judge, attack.keeps_images)
-            try:
+        try:
+            candidates = next(rounds, None)
+            while candidates is not None:
+                live = [(s, c) for s, c in zip(states, candidates, strict=True) if c is not None and not s.success]
+                if live:
+                    _draw_and_judge(live, image_judge, attack.keeps_images)
                 candidates = rounds.send([state.success is not None for state in states])
-            except StopIteration:
-                break
-    return [state.to_result() for state in states]
+        except StopIteration:
+            pass
+        except (NoGradient, NotFinite) as error:
+            tried = [state.success or replace(state, cut=True).to_result() for state in states if state.queries]
+            return BatchOutcome(tuple(tried), error)
+    return BatchOutcome(tuple(state.to_result() for state in states))
 
 
 @dataclass
@@ -164,9 +182,11 @@ class _RowState:
     unscored: int = 0
     picture: str = ""
     success: RowResult | None = None
+    cut: bool = False
+    """Whether the attack ended before its budget was spent on this row."""
 
     def to_result(self) -> RowResult:
-        broken = None if self.unscored else False
+        broken = None if self.unscored or self.cut else False
         stood = RowResult(
             row=self.row.id, broken=broken, queries=self.queries, unscored=self.unscored, picture=self.picture
         )

@@ -137,8 +137,8 @@ class AttackRunner:
             title = f"{PLAIN} {plain}, {'edited model' if self.edit else 'base'}, {target.concept}"
         found = AttackResult(inputs=[self.identify(name, attack, target)])
         try:
-            for part, batch in self._split_batches(name, attack, target, rows, shown):
-                found.row_results |= {row.id: result for row, result in zip(part, batch.row_results, strict=True)}
+            for batch in self._split_batches(name, attack, target, rows, shown):
+                found.row_results |= {result.row: result for result in batch.row_results}
                 found.seconds += batch.seconds
                 self.on_progress(title, len(found.row_results), len(rows))
         except NoGradient as error:
@@ -157,7 +157,8 @@ class AttackRunner:
 
     def _split_batches(
         self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str
-    ) -> Iterator[tuple[Sequence[Row], Batch]]:
+    ) -> Iterator[Batch]:
+        """The batches of rows, and after the one in which the attack lost its gradient or its numbers, that error."""
         settings = _read_settings(attack)
         depends, inputs = self.list_dependencies(target, settings, shown), self.identify(name, attack, target, shown)
         folder, size = self.image_judge.folder / name, attack.batch_size or len(rows)
@@ -170,11 +171,14 @@ class AttackRunner:
                 began = time.monotonic()
                 if (before := resume(older, len(part), self.image_judge.folder)) is None:
                     context = self.build_context(target, name, settings, shown)
-                    results = run_batch(attack, context, part, self.image_judge)
-                    before = Batch(row_results=tuple(results), seconds=time.monotonic() - began)
+                    made = run_batch(attack, context, part, self.image_judge)
+                    before = Batch(row_results=made.row_results, seconds=time.monotonic() - began)
+                    if made.error is not None:  # not finished, so that it gets no file
+                        yield before
+                        raise made.error
                 facts = {"attack": name, "condition": target.condition, "inputs": inputs}
                 batch = write_batch(file, before.model_copy(update=facts))
-            yield part, batch
+            yield batch
 
     def list_dependencies(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
         """Everything on which an attack's results depend, except its rows."""
