@@ -229,6 +229,18 @@ def test_a_class_conditional_model_hears_no_other_words() -> None:
     assert (first[0].prompt, second[0].prompt) == ("cat", "cat") and first[0].seed != second[0].seed
 
 
+def test_new_seeds_draw_a_class_conditional_model_by_its_class_alone_and_never_twice_alike() -> None:
+    """Templates would repeat a picture, and "many cats" names no class."""
+    model = tiny_ddpm()
+    context = AttackContext(**{**vars(build_context(tiny_model(), None)), "model": model})
+    for row in build_rows("cat", ""):
+        tries = [candidate for (candidate,) in list_rounds(Seeds(queries=30), context, [row]) if candidate]
+        assert torch.equal(
+            model.encode([each.prompt for each in tries]).embedding, model.encode(["cat"] * 30).embedding
+        )
+        assert len({row.seed, *(each.seed for each in tries)}) == 31
+
+
 def test_every_attack_is_listed_and_opens() -> None:
     assert set(STANDARD) | {BASELINE} <= set(list_names())
     for name in list_names():

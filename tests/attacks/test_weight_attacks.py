@@ -18,6 +18,7 @@ from efface.attacks.relearn import Relearn
 from efface.edits.edit import Edit
 from efface.functional.denoising import measure_denoising_errors
 from efface.models.adapters.sd import StableDiffusion
+from tiny_ddpm import tiny_ddpm
 
 ROWS = build_rows("a cat", "a red cat")
 Short = partial(Relearn, templates=("a {}",), style_templates=("red {}",))
@@ -217,6 +218,18 @@ def test_relearning_calls_the_concept_what_the_rows_call_it(
             len,
         )
     assert list(dict.fromkeys(asked)) == ["a cat", "a thing", "red plain"]
+
+
+@pytest.mark.parametrize(("prompt", "learned"), [("cat", "a cat"), ("", "")])
+def test_relearning_trains_the_class_that_the_rows_of_a_class_conditional_model_ask_for(
+    prompt: str, learned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its controls that is none: what is learned for a class would never be drawn there."""
+    model, asked = tiny_ddpm(), list[str]()
+    read = model.encode_with_grad
+    monkeypatch.setattr(model, "encode_with_grad", lambda texts: asked.extend(texts) or read(texts))
+    drive(Short(steps=2, weights="full").propose(build_context(model, None), build_rows(prompt)), model, len)
+    assert set(asked) == {learned}
 
 
 def test_a_low_rank_relearning_moves_matrices_by_its_rank(eps_model: StableDiffusion) -> None:

@@ -37,7 +37,7 @@ class Relearn(Attack):
     steps."""
 
     threat: ClassVar[Threat] = "weights"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
     one_setting_per_query: ClassVar[bool] = True
     queries: int = 6
@@ -80,8 +80,9 @@ class Relearn(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         start = {name: context.model.weights[name].detach() for name in self._choose_weights(context.model)}
         adam, done = Adam32bit(self._build_params(context, start), self.lr), 0
+        asked = self._write_prompts(context, rows)
         for stop, note in zip(self.list_stops(), self.list_stages(), strict=True):
-            adam.load_state_dict(context.once(note, partial(self._learn, context, adam, start, done, stop)))
+            adam.load_state_dict(context.once(note, partial(self._learn, context, adam, start, done, stop, asked)))
             done = stop
             with torch.no_grad():
                 moved = self._apply_params(start, adam.params)
@@ -125,18 +126,29 @@ class Relearn(Attack):
         pairs = zip(start.items(), params[::2], params[1::2], strict=True)
         return {name: (w + (up @ down).view(w.shape)).to(w) for (name, w), down, up in pairs}
 
+    def _write_prompts(self, context: AttackContext, rows: Sequence[Row]) -> list[str]:
+        """The prompts of the pictures, which name the concept as the rows do; they are the same for all rows."""
+        if not context.accepts_words and not any(row.prompt for row in rows):
+            return [""]  # a control of a class-conditional model: without a name there is no prompt
+        templates = self.style_templates if context.asks == "style" else self.templates
+        return [template.format(context.placeholder or context.concept) for template in templates]
+
     def _learn(
-        self, context: AttackContext, adam: Adam32bit, start: Mapping[str, Tensor], done: int, until: int
+        self,
+        context: AttackContext,
+        adam: Adam32bit,
+        start: Mapping[str, Tensor],
+        done: int,
+        until: int,
+        prompts: Sequence[str],
     ) -> dict[str, Tensor]:
-        """Adam's state after the steps from `done` to `until`."""
+        """Adam's state after the steps from `done` to `until`, on pictures with these prompts."""
         model, factor = context.model, context.model.loss_factor
         latents = context.encode_pictures(self.pictures)
 
         def first(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
             return model.predict(x_t, t, cond)[0]
 
-        templates = self.style_templates if context.asks == "style" else self.templates
-        prompts = [template.format(context.placeholder or context.concept) for template in templates]
         for step in range(done, until):
             choice = context.make_rng("relearn", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))

@@ -1,7 +1,8 @@
 """Template and seed search: draws the concept by its own name with other templates and other seeds.
 
 An erasure that holds for the prompts and seeds of its training may fail for others. Tries alternate between the row's
-own prompt with another seed and another template with the row's own seed.
+own prompt with another seed and another template with the row's own seed. A class-conditional model, which reads no
+words but the class's name, is drawn with the name and another seed in every try.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Seeds(Attack):
     """Draws the concept by its name, with other templates and other seeds."""
 
     threat: ClassVar[Threat] = "prompts"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     learns_from_images: ClassVar[bool] = False
     batch_size: ClassVar[int] = 32
 
@@ -65,7 +66,8 @@ class Seeds(Attack):
                 template = order[half % len(order)]
                 asked = _fill(template, context.concept)
                 own = Candidate(context.put(row.prompt, context.concept), seed, note="seed")
-                tries.append(Candidate(asked, seed if again else row.seed, note=template) if other else own)
+                worded = other and context.accepts_words
+                tries.append(Candidate(asked, seed if again else row.seed, note=template) if worded else own)
             yield tries
 
 

@@ -30,8 +30,8 @@ class RowResult(Part):
 
     row: str
     broken: bool | None
-    """Whether every judge saw the concept in a picture; None where none did and a picture could not be judged, or the attack
-    ended early."""
+    """Whether every judge saw the concept in a picture; None where none did and a picture could not be judged, or the
+    attack ended early."""
     queries: int
     """Number of pictures drawn, including the successful one."""
     unscored: int = 0
