@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from attack_context import build_context, build_rows
+from attack_context import build_context, build_rows, drive
 from efface import attacks
+from efface.attacks.base import Attack, propose_within_budget
 from efface.attacks.denoising_error import DenoisingError
 from efface.attacks.inversion import ConceptInversion
+from efface.attacks.mma import MMA
+from efface.attacks.p4d import P4D
 from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.soft_prompt import SoftPrompt
+from efface.attacks.unlearndiff import UnlearnDiff
 from efface.functional.denoising import measure_denoising_errors
 from efface.functional.schedules import NoiseLevel
 from efface.models.text_room import demand_room, describe_search, fits
-from tiny import tiny_model
+from tiny import WORDS, tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_flux import tiny_flux
 from tiny_language import tiny_flux2, tiny_qwen_image, tiny_sana, tiny_z_image
@@ -113,6 +117,38 @@ def test_attacks_say_whether_they_search_tokens() -> None:
     over = {name for name in attacks.list_names() if attacks.get(name)().over_tokens}
     assert over == {"inversion", "mma", "p4d", "soft-prompt", "unlearndiff"}
     assert not SoftPrompt(where="encoding").over_tokens
+
+
+@pytest.mark.parametrize("make", [tiny_sd3, tiny_flux])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        UnlearnDiff(queries=2, steps=2, tokens=2, lr=0.3),
+        P4D(queries=2, steps=2, tokens=2),
+        MMA(queries=2, steps=2, tokens=2, top=4, candidates=6),
+    ],
+    ids=["unlearndiff", "p4d", "mma"],
+)
+def test_words_are_searched_as_all_encoders_will_read_them(
+    attack: Attack, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T5 reads the words too when the found prompt is drawn, and on FLUX.1 all tokens are its own."""
+    model = make()
+    context, rows = build_context(model, None), build_rows("a cat", "red cat")
+    table, read, checked = model.embed(model.tokenize(WORDS)[:, 1]), model.encode_with_grad, list[str]()
+
+    def compare(texts: list[str], prefix: torch.Tensor | None = None, *more: Any) -> Any:
+        found = read(texts, prefix, *more)
+        if prefix is not None:
+            words = [[WORDS[int((table - e).norm(dim=1).argmin())] for e in row] for row in prefix.detach()]
+            typed = [" ".join([*row, text]).strip() for row, text in zip(words, texts, strict=True)]
+            assert torch.allclose(found.flatten(), model.encode(typed).flatten(), atol=1e-4)
+            checked.extend(typed)
+        return found
+
+    monkeypatch.setattr(model, "encode_with_grad", compare)
+    drive(propose_within_budget(attack, context, rows), model, list)
+    assert checked
 
 
 LONG = "a red cat dog car"

@@ -9,6 +9,7 @@ import torch
 
 import efface
 from efface.attacks.base import build_denoising_error
+from efface.attacks.p4d import P4D
 from efface.attacks.soft_prompt import SoftPrompt
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit
@@ -75,6 +76,17 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
 
 def detach_match(cond):
     return cond.with_extra({MATCH: cond.tensors[MATCH].detach()})
+
+
+def test_a_gate_opens_for_searched_words_as_for_typed_ones(gated):
+    """A prompt that contains the concept word for word opens it wholly; the embeddings alone open it less."""
+    search = efface.attacks.p4d.Prompts(P4D(tokens=2), gated, ROWS[:2])
+    ids = [[gated.words.index(word) for word in words] for words in (("red", "cat"), ("red", "dog"))]
+    search.soft.at = search.table[torch.tensor(ids)]
+    with torch.no_grad():
+        found = search._encode(*search._project()).tensors[MATCH]
+    assert torch.allclose(found, gated.model.encode(["red cat", "red dog"]).tensors[MATCH], atol=1e-5)
+    assert found[0] == 1 > found[1]
 
 
 @pytest.mark.parametrize("attack", QUICK, ids=name_attack)

@@ -99,13 +99,21 @@ def test_mma_never_falls_back_and_comes_near_what_brute_force_finds(eps_model):
     context = build_context(eps_model)
     words = context.list_other_words()
     search = efface.attacks.mma.Readings(MMA(tokens=2, top=len(words), candidates=60), context, ROWS)
-    far = [search._measure_distance(search.table[search.ids], search.wanted).detach()]
+    far = [search._measure_distance(search.table[search.ids], search.ids, search.wanted).detach()]
     for _ in range(4):
         search._substitute()
-        far.append(search._measure_distance(search.table[search.ids], search.wanted).detach())
+        far.append(search._measure_distance(search.table[search.ids], search.ids, search.wanted).detach())
     assert all((b <= a).all() for a, b in itertools.pairwise(far))
     pairs = torch.tensor(list(itertools.product(range(len(words)), repeat=2)))
     for i in range(len(ROWS)):
         with torch.no_grad():
-            every = search._measure_distance(search.table[pairs], search.wanted[i].expand(len(pairs), -1))
+            every = search._measure_distance(search.table[pairs], pairs, search.wanted[i].expand(len(pairs), -1))
         assert (every < far[-1][i] - 1e-6).float().mean() < 0.05
+
+
+def test_mma_never_draws_the_same_picture_twice(eps_model):
+    """Once no word is better, its queries are other seeds, as they are for random prefixes."""
+    rounds = list_candidates(MMA(queries=6, steps=3, tokens=1, top=99, candidates=99), build_context(eps_model), ROWS)
+    for row, tries in zip(ROWS, zip(*rounds, strict=True), strict=True):
+        assert len({(each.prompt, each.seed) for each in tries}) == 6
+        assert len({each.prompt for each in tries}) < 6 and tries[0].seed == row.seed

@@ -8,9 +8,9 @@ most promising other words for each position, and the best of `candidates` promp
 needs only the text encoder, so guides do not stop it. The names in the authors' code are `control_length`, `topk` and
 `n_steps` (1000, here `queries` times `steps`), with 512 candidates; they exclude tokens that contain a sensitive word,
 we exclude words related to the concept's names. The differences are: the current prompt stays where no candidate is
-better; the cosine is of everything that the denoiser reads, theirs of the pooled encoding; words are one token each; a
-picture is drawn and judged every `steps` steps, theirs at the end. The attack on the safety checker's vision is not
-implemented.
+better, and is then drawn with another seed; the cosine is of everything that the denoiser reads, theirs of the pooled
+encoding; words are one token each; a picture is drawn and judged every `steps` steps, theirs at the end. The attack on
+the safety checker's vision is not implemented.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MMA(Attack):
     """Searches words other than the concept's name which the text encoder encodes as it does the concept's prompt."""
 
     threat: ClassVar[Threat] = "encoder"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     learns_from_images: ClassVar[bool] = False
     queries: int = 10
     """Number of queries: pictures drawn and judged for each row, at most."""
@@ -83,16 +83,26 @@ class Readings(IterativeAttack):
         self.rngs = [torch.Generator().manual_seed(context.make_rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
         self.ids = torch.stack(picks).to(self.table.device)
+        self.drawn: list[str] = [""] * len(rows)
 
     def advance(self, round_index: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             self._substitute()
-        texts = spell(self.ids, self.words)
-        return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
+        before, self.drawn = self.drawn, spell(self.ids, self.words)
+        again = [text == old for text, old in zip(self.drawn, before, strict=True)]
+        return [
+            Candidate(text, self._derive_seed(row, round_index) if same else row.seed)
+            for text, row, same in zip(self.drawn, self.rows, again, strict=True)
+        ]
+
+    def _derive_seed(self, row: Row, round_index: int) -> int:
+        """Another seed for a prompt that was drawn already, because the search found no better one."""
+        return self.context.make_rng("mma", row.id, round_index).randrange(2**31)
 
     def keep(self, rows: Sequence[int]) -> None:
         left = list(rows)
         self.rows, self.rngs = [self.rows[j] for j in left], [self.rngs[j] for j in left]
+        self.drawn = [self.drawn[j] for j in left]
         self.ids, self.wanted = self.ids[left], self.wanted[left]
 
     def _substitute(self) -> None:
@@ -100,21 +110,25 @@ class Readings(IterativeAttack):
         model = self.context.model
         with model.frozen():
             far, grad = measure_steepness(
-                lambda words: self._measure_distance(words, self.wanted), self.table[self.ids], model.loss_factor
+                lambda words: self._measure_distance(words, self.ids, self.wanted),
+                self.table[self.ids],
+                model.loss_factor,
             )
         tried = substitute(self.ids, compute_slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
         n, m = tried.shape[:2]
         with torch.no_grad():
             parts = zip(tried.flatten(0, 1).split(256), self.wanted.repeat_interleave(m, 0).split(256), strict=True)
-            distance = torch.cat([self._measure_distance(self.table[ids], wanted) for ids, wanted in parts]).reshape(
-                n, m
-            )
+            measured = [self._measure_distance(self.table[ids], ids, wanted) for ids, wanted in parts]
+            distance = torch.cat(measured).reshape(n, m)
         best = distance.min(dim=1)
         chosen = tried[torch.arange(n, device=tried.device), best.indices]
         self.ids = torch.where((best.values < far)[:, None], chosen, self.ids)
 
-    def _measure_distance(self, words: Tensor, wanted: Tensor) -> Tensor:
-        """1 - cosine [n] between the encoding of these token embeddings [n, k, d] and the wanted encoding [n, D]."""
+    def _measure_distance(self, words: Tensor, ids: Tensor, wanted: Tensor) -> Tensor:
+        """1 - cosine [n] between the encoding of these words and the wanted encoding [n, D].
+
+        The words are given as token embeddings [n, k, d], and as ids [n, k] for text encoders that take none.
+        """
         model = self.context.model
-        read = model.get_embedding(model.encode_with_grad([""] * len(words), words))
+        read = model.get_embedding(model.encode_with_grad([""] * len(words), words, spell(ids, self.words)))
         return 1 - F.cosine_similarity(read.flatten(1).float(), wanted)

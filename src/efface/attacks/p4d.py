@@ -47,7 +47,7 @@ class P4D(Attack):
     """Searches a whole prompt, of words or of embeddings, under which the edited model predicts as the base does."""
 
     threat: ClassVar[Threat] = "gradients"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     queries: int = 60
     """Number of queries: pictures drawn and judged for each row, at most."""
     steps: int = 50
@@ -93,24 +93,34 @@ class Prompts(IterativeAttack):
     def advance(self, round_index: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             states = self._predict_goal(self.denoising.draw_states())
-            at = self.table[find_nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
-            self.soft.step(self.denoising.differentiate(states, at, lambda prompts, _: self._encode(prompts))[1])
+            at, texts = self._project()
+            self.soft.step(self._differentiate(states, at, texts))
         if self.how.how == "soft":
             with torch.no_grad():
-                conds = self.context.model.get_embedding(self._encode(self.soft.at))
+                conds = self.context.model.get_embedding(self._encode(*self._project()))
             return [Candidate(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
-        texts = spell(find_nearest(self.soft.at, self.table), self.context.words)
-        return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
+        return [Candidate(text, row.seed) for text, row in zip(self._project()[1], self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows = [self.rows[j] for j in rows]
         self.denoising.keep(rows)
         self.soft.keep(rows)
 
-    def _encode(self, at: Tensor) -> Cond:
-        """The conditions of prompts that consist of these token embeddings [n, k, d]."""
-        model, empty = self.context.model, [""] * len(at)
-        return model.with_guider_inputs(empty, model.encode_with_grad(empty, at))
+    def _project(self) -> tuple[Tensor, list[str]]:
+        """The prompts' token embeddings [n, k, d], and how they are spelled: "" where they are no words."""
+        if self.how.how == "soft":
+            return self.soft.at, [""] * len(self.soft.at)
+        ids = find_nearest(self.soft.at, self.table)
+        return self.table[ids], spell(ids, self.context.words)
+
+    def _differentiate(self, states: States, at: Tensor, texts: Sequence[str]) -> Tensor:
+        """The gradient [n, k, d] of the error at these prompts."""
+        return self.denoising.differentiate(states, at, lambda part, rows: self._encode(part, texts[rows]))[1]
+
+    def _encode(self, at: Tensor, texts: Sequence[str]) -> Cond:
+        """The conditions of prompts that consist of these token embeddings [n, k, d], with their texts."""
+        model = self.context.model
+        return model.with_guider_inputs(texts, model.encode_with_grad([""] * len(at), at, texts))
 
     def _predict_goal(self, states: States) -> States:
         """The states with the base's predictions for the concept."""

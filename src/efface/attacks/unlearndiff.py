@@ -47,7 +47,7 @@ class UnlearnDiff(Attack):
     """Searches words to put before the prompt by the edited model's own gradient, as UnlearnDiffAtk does."""
 
     threat: ClassVar[Threat] = "gradients"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     queries: int = 50
     """Number of queries of each row, at most; each attacks another timestep."""
     steps: int = 40
@@ -90,8 +90,12 @@ class Prefixes(IterativeAttack):
         at = int((round_index + 0.5) / self.how.queries * len(self.context.model.levels))
         for _ in range(self.how.steps):
             self._step(at)
-        texts = spell(self.points.at.argmax(dim=-1), self.context.words)
-        return [Candidate(f"{text} {row.prompt}", row.seed) for text, row in zip(texts, self.rows, strict=True)]
+        texts = self._put_before(spell(self.points.at.argmax(dim=-1), self.context.words))
+        return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
+
+    def _put_before(self, prefixes: Sequence[str]) -> list[str]:
+        """The rows' prompts with these words before them."""
+        return [f"{prefix} {row.prompt}" for prefix, row in zip(prefixes, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows = [self.rows[j] for j in rows]
@@ -102,10 +106,12 @@ class Prefixes(IterativeAttack):
         model, points = self.context.model, self.points
         states = self.denoising.draw_states(at)
         prompts = [row.prompt for row in self.rows]
-        words = self.table[draw_tokens(points.at, self.denoising.rngs)]
+        ids = draw_tokens(points.at, self.denoising.rngs)
+        words, spelled = self.table[ids], self._put_before(spell(ids, self.context.words))
 
         def read(prefix: Tensor, part: slice) -> Cond:
-            return model.with_guider_inputs(prompts[part], model.encode_with_grad(prompts[part], prefix))
+            cond = model.encode_with_grad(prompts[part], prefix, spelled[part])
+            return model.with_guider_inputs(spelled[part], cond)
 
         _, grad = self.denoising.differentiate(states, words, read)
         points.step(compute_slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)

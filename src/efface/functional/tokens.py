@@ -51,7 +51,7 @@ def find_difference(old: Sequence[int], new: Sequence[int]) -> tuple[range, rang
 
 def spell(ids: Tensor, words: Sequence[str]) -> list[str]:
     """The words of each row's ids [n, k], one after the other."""
-    return [" ".join(words[int(v)] for v in row) for row in ids]
+    return [" ".join(words[int(v)] for v in row) for row in ids.tolist()]
 
 
 def compute_slopes(grad: Tensor, table: Tensor) -> Tensor:

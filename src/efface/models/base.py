@@ -80,11 +80,11 @@ class Model(Swappable):
         """Adds the guide's inputs for these texts ("" for an embedding) to the conditions, where there is a guide."""
         return self._guide.add_inputs(self, texts, cond) if self._guide else cond
 
-    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
+    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None, spelled: Sequence[str] = ()) -> Cond:
         """Conditions for n texts with a gradient to the text encoder's weights, never cached.
 
         `prefix` [n, k, d] are token embeddings that are put before the words; it gets a gradient too. A text encoder
-        whose tokens are not searched, such as T5, reads the texts without it.
+        whose tokens are not searched (T5) reads `spelled`, n prompts with the prefix in words, or else the texts.
         """
         if prefix is None:
             return self._encode(texts)
@@ -93,7 +93,7 @@ class Model(Swappable):
             raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room} would have worked")
         own = self.embed(ids)
         embeddings = torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1)
-        return self.encode_embedded(embeddings, texts)
+        return self.encode_embedded(embeddings, spelled or texts)
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.

@@ -10,8 +10,8 @@ costs no second prediction. `true_guidance` above 1 adds guidance by two predict
 prediction under the empty prompt is not an unconditional one.
 
 A search over token embeddings is over CLIP's tokens, which reach the network through the pooled embedding alone. T5
-takes no token embeddings: it reads the prompt without the prefix, and for a prompt that is given as token embeddings it
-reads the text that comes with them, or "".
+takes no token embeddings: it reads the prompt without the prefix, or with its words where the prefix is words, and for
+a prompt that is given as token embeddings it reads the text that comes with them, or "".
 """
 
 from __future__ import annotations

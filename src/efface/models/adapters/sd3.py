@@ -6,7 +6,8 @@ zeros then take its place, as in the pipeline. 3.5-medium attends to the picture
 (`attn2`, which reads no text).
 
 A search over token embeddings is over the tokens of both CLIPs, which share a vocabulary. T5 takes no token embeddings:
-it reads the prompt without the prefix, and for a prompt that is given as token embeddings alone it reads "".
+it reads the prompt without the prefix, or with its words where the prefix is words, and for a prompt that is given as
+token embeddings alone it reads "".
 """
 
 from __future__ import annotations
