@@ -50,7 +50,15 @@ def error(context: AttackContext, embedding: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "spelt"), [("a {} car", "a cat car"), ("{}", "cat"), ("{} red", "cat red"), ("a red {}", "a red cat")]
+    ("prompt", "spelt"),
+    [
+        ("a {} car", "a cat car"),
+        ("{}", "cat"),
+        ("{} red", "cat red"),
+        ("a red {}", "a red cat"),
+        ("{} red {}", "cat red cat"),
+        ("a {} {} {} car rose", "a cat cat cat car rose"),
+    ],
 )
 def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
     prompt: str, spelt: str, eps_model: StableDiffusion

@@ -47,7 +47,7 @@ class ConceptInversion(Attack):
     """Learns the embedding of a new word from a few pictures, and uses it in place of the concept's name."""
 
     threat: ClassVar[Threat] = "gradients"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
     queries: int = 1
     """Number of queries of each row, each with another learned word."""
@@ -162,11 +162,13 @@ class ConceptInversion(Attack):
 
 
 Slot = tuple[Tensor, Tensor]
-"""A prompt's token ids [length], and the positions [tokens] in it of a word that is given as embeddings."""
+"""A prompt's token ids [length]; and for each which token it is of a word that is given as embeddings, or -1."""
 
 
 def _leave_room(model: Model, prompt: str, tokens: int) -> Slot:
-    """The prompt with room for a word of this many tokens; a prompt that is too long is cut, but never the word.
+    """The prompt with room for a word of this many tokens wherever it has a slot.
+
+    A prompt that is too long is cut, but never the word where it first stands.
 
     Raises:
         ValueError: the word alone fills a prompt, or the model reads no token embeddings.
@@ -174,23 +176,27 @@ def _leave_room(model: Model, prompt: str, tokens: int) -> Slot:
     (empty,) = model.tokenize([""])
     if tokens > (room := len(empty) - 2):
         raise ValueError(f"a word of {write_count(tokens, 'token')} leaves no room in a prompt of {room}; give fewer")
-    before, after = (_read_ids(model, part) for part in prompt.split(SLOT, 1))
-    before = before[: room - tokens]
-    after = after[: room - tokens - len(before)]
-    places = 1 + len(before) + torch.arange(tokens, device=empty.device)
-    ids = torch.cat([empty[:1], before, empty.new_zeros(tokens), after, empty[1:]])[: len(empty)]
-    return ids, places
+    first, *later = (_read_ids(model, part) for part in prompt.split(SLOT))
+    word = torch.arange(tokens, device=empty.device)
+    ids, which = [first[: room - tokens]], [torch.full_like(first, -1)[: room - tokens]]
+    for part in later:
+        ids += [empty.new_zeros(tokens), part]
+        which += [word, torch.full_like(part, -1)]
+    whole = torch.cat([empty[:1], torch.cat(ids)[:room], empty[1:]])[: len(empty)]
+    placed = torch.cat([*which, torch.full_like(empty, -1)])
+    return whole, torch.cat([torch.full_like(empty[:1], -1), placed[:room], torch.full_like(empty[:1], -1)])
 
 
 def _read(model: Model, slots: Sequence[Slot], words: Tensor, texts: Sequence[str] = ()) -> Cond:
-    """Conditions of n prompts with word i, [tokens, d], at its positions in prompt i; with a gradient to the words.
+    """Conditions of n prompts with word i, [tokens, d], in the slots of prompt i; with a gradient to the words.
 
     `texts` are for text encoders that take no embeddings.
     """
-    ids, places = (torch.stack(column) for column in zip(*slots, strict=True))
+    ids, which = (torch.stack(column) for column in zip(*slots, strict=True))
     embeddings = model.embed(ids).detach()
     rows = torch.arange(len(slots), device=ids.device)[:, None]
-    cond = model.encode_embedded(embeddings.index_put((rows, places), words.to(embeddings)), texts)
+    put = words.to(embeddings)[rows, which.clamp(min=0)]
+    cond = model.encode_embedded(torch.where(which[:, :, None] < 0, embeddings, put), texts)
     return model.with_guider_inputs([""] * len(slots), cond)
 
 
