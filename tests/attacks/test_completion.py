@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
+from diffusers import EulerAncestralDiscreteScheduler
+from diffusers.schedulers import scheduling_euler_ancestral_discrete
 from torch import Tensor
 
 from attack_context import build_context, build_rows, build_shifted, drive
@@ -15,6 +19,7 @@ from efface.attacks.inversion import ConceptInversion
 from efface.attacks.relearn import Relearn
 from efface.functional.adversary import NoGradient
 from efface.models.adapters.sd import StableDiffusion
+from tiny import tiny_model
 
 ROWS = build_rows("a cat", "a red cat", "red apple")
 
@@ -145,3 +150,19 @@ def test_without_a_picture_nothing_is_tried(kind: Callable[[], Attack], eps_mode
 def test_settings_that_cannot_be_used_are_refused(settings: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Completion(**settings)
+
+
+def test_a_scheduler_that_adds_noise_adds_other_noise_in_every_step_of_inpainting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, added = tiny_model(), list[Tensor]()
+    model.pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(model.pipeline.scheduler.config)
+    make = scheduling_euler_ancestral_discrete.randn_tensor
+
+    def note(*args: Any, **how: Any) -> Tensor:
+        added.append(make(*args, **how))
+        return added[-1]
+
+    monkeypatch.setattr(scheduling_euler_ancestral_discrete, "randn_tensor", note)
+    next(Completion(how="inpaint", queries=1).propose(build_context(model, None), ROWS[:1]))
+    assert len(added) == 3 and all(not torch.equal(a, b) for a, b in itertools.combinations(added, 2))

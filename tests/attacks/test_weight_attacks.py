@@ -18,7 +18,14 @@ from efface.attacks.relearn import Relearn
 from efface.edits.edit import Edit
 from efface.functional.denoising import measure_denoising_errors
 from efface.models.adapters.sd import StableDiffusion
+from efface.models.base import Model
+from efface.training.subsets import select
 from tiny_ddpm import tiny_ddpm
+from tiny_flux import tiny_flux
+from tiny_language import tiny_qwen_image, tiny_sana
+from tiny_pixart import tiny_pixart
+from tiny_sd3 import tiny_sd3
+from tiny_sdxl import tiny_sdxl
 
 ROWS = build_rows("a cat", "a red cat")
 Short = partial(Relearn, templates=("a {}",), style_templates=("red {}",))
@@ -88,6 +95,15 @@ def test_quantising_rounds_every_matrix_and_nothing_else(eps_model: StableDiffus
                 assert ((channels - now[name].flatten(1)).abs() <= step[:, None] * 0.501).all()
     with edit.apply(eps_model):
         assert [note for note, _ in list_rounds(Quantise(queries=1), context)] == ["int4"]
+
+
+@pytest.mark.parametrize("make", [tiny_ddpm, tiny_sdxl, tiny_pixart, tiny_sd3, tiny_flux, tiny_sana, tiny_qwen_image])
+def test_embedding_tables_stay_on_every_architecture(make: Callable[[], Model]) -> None:
+    model = make()
+    tables = {name for name, owner in model.owners.items() if isinstance(owner, torch.nn.Embedding)}
+    matrices = {n for n, w in model.weights.items() if n.endswith(".weight") and w.dim() >= 2}
+    chosen = set(select(model.weights, Quantise().weights))
+    assert tables and not chosen & tables and matrices - tables <= chosen
 
 
 def test_rounding_gives_a_base_back_that_was_rounded_itself(eps_model: StableDiffusion) -> None:

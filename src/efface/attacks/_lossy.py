@@ -14,6 +14,8 @@ from ..suites.spec import Row
 from ..training.subsets import select
 from .base import Attack, AttackContext, Candidate, Proposals
 
+TABLES = r".*\.(embeddings|shared|embed_tokens|relative_attention_bias)\.|.*\.class_embedding\.weight$"
+"""The names of embedding tables: CLIP's, T5's, those of language models, and of classes."""
 Level = tuple[str, Callable[[Tensor], Tensor]]
 """The name of a level of compression, and the function that compresses one weight to it."""
 
@@ -25,8 +27,9 @@ class Lossy(Attack):
     budget_fields: ClassVar[tuple[str, ...]] = ()
     applies_to_base: ClassVar[bool] = False
     one_setting_per_query: ClassVar[bool] = True
-    weights: str = r"^(?!.*\.embeddings\.).*\.weight$"
-    """Which weights are compressed: subsets or regular expressions, comma-separated. Vectors are never compressed."""
+    weights: str = rf"^(?!{TABLES}).*\.weight$"
+    """Which weights are compressed: subsets or regular expressions, comma-separated; by default all but embedding
+    tables. Vectors are never compressed."""
 
     @abstractmethod
     def list_levels(self) -> Sequence[Level]:

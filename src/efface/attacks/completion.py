@@ -41,7 +41,7 @@ class Completion(Attack):
 
     threat: ClassVar[Threat] = "pictures"
     hands_in_images: ClassVar[bool] = True
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     queries: int = 4
     """Number of queries of each row, each from another picture and with the next combination of the settings below."""
     how: How = "img2img"
@@ -136,7 +136,9 @@ class Completion(Attack):
         x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, until=0).x
         for k in range(last):
             x = torch.where(known, model.add_noise(given, seeds, k, steps=steps), x)
-            x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
+            # A scheduler that adds noise would otherwise add the same in every step.
+            fresh = [context.make_rng("completion", seed, k).randrange(2**31) for seed in seeds]
+            x = model.sample(cond, uncond, fresh, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
         return torch.where(known, model.add_noise(given, seeds, last, steps=steps), x), last
 
     def _count_steps(self, context: AttackContext) -> int:

@@ -22,7 +22,7 @@ class Prune(Lossy):
     """Prunes the edited model to each sparsity, by magnitude."""
 
     threat: ClassVar[Threat] = "weights"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     learns_from_images: ClassVar[bool] = False
     queries: int = 3
     """Number of queries of each row, one at each sparsity (fewer leave out the smallest)."""

@@ -23,7 +23,7 @@ class Quantise(Lossy):
     """Rounds the edited model's weights to each number of bits."""
 
     threat: ClassVar[Threat] = "weights"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     learns_from_images: ClassVar[bool] = False
     queries: int = 2
     """Number of queries of each row, one at each number of bits (fewer leave out the most bits)."""
