@@ -62,6 +62,28 @@ def test_the_target_of_a_denoiser_is_what_a_perfect_one_says(level: NoiseLevel, 
     assert torch.allclose(found, compute_truth(x0, eps, level)[space])
 
 
+ENDS = {
+    "preserving": NoiseLevel.from_alpha_bar(torch.tensor([0.0, 0.3, 1.0], dtype=torch.double)),
+    "flow": NoiseLevel.from_flow(torch.tensor([1.0, 0.7, 0.0], dtype=torch.double)),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("space", SPACES)
+def test_the_target_of_a_denoiser_is_exact_at_pure_noise_and_at_the_picture(kind: str, space: Space) -> None:
+    """Zero terminal SNR, and both ends of a flow: x0 and eps can't be computed from one another there."""
+    level, (x0, eps) = ENDS[kind], (part[:3] for part in draw_pair())
+    found = denoising_target(x0, eps, add_noise(x0, eps, level), level, space)
+    assert torch.allclose(found, compute_truth(x0, eps, level)[space])
+
+
+@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("space", SPACES)
+def test_a_prediction_of_noise_can_be_converted_where_no_noise_is_left(kind: str, space: Space) -> None:
+    level, (x_t, eps) = ENDS[kind][2:], (part[:1] for part in draw_pair())
+    assert torch.allclose(convert(eps, x_t, level, "eps", space), compute_truth(x_t, eps, level)[space])
+
+
 def test_the_forward_process_row_by_row(level: NoiseLevel) -> None:
     x0, eps = draw_pair()
     by_hand = [level.alpha[i].item() * x0[i] + level.sigma[i].item() * eps[i] for i in range(5)]

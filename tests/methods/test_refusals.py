@@ -23,6 +23,14 @@ def test_abo_has_no_use_for_an_anchor_where_the_goal_is_another(goal: Any, eps_m
         ABO(goal="alternative").fit(eps_model, Erasure(("cat",)))
 
 
+@pytest.mark.parametrize("wrong", ["uniform", "uniform-noised"])
+def test_erasediff_has_no_use_for_an_anchor_where_the_noise_is_uniform(wrong: Any, eps_model, monkeypatch) -> None:
+    monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("work began"))
+    with pytest.raises(ValueError, match=f"wrong noise '{wrong}' has no use for an anchor .'dog'.; leave it out"):
+        EraseDiff(wrong=wrong).fit(eps_model, Erasure(("cat",), anchor="dog"))
+    EraseDiff(wrong=wrong).check(Erasure(("cat",)), eps_model)
+
+
 def test_abo_has_states_of_one_kind() -> None:
     with pytest.raises(ValueError, match="no states 'nonsense'; there are trajectories, pictures"):
         ABO(states="nonsense")  # type: ignore[arg-type]

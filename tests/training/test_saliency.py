@@ -50,15 +50,21 @@ class Asked:
 
 
 @pytest.mark.parametrize(
-    ("batch", "micro_batch", "pieces"), [(2, 0, [2, 1]), (3, 4, [2, 1]), (3, 3, [1, 1, 1]), (2, 9, [2, 1])]
+    ("batch", "micro_batch", "batches", "pieces"),
+    [(2, 0, [2, 1], [2, 1]), (3, 4, [3], [2, 1]), (3, 3, [3], [1, 1, 1]), (2, 9, [2, 1], [2, 1])],
 )
-def test_the_gradient_is_that_of_the_guided_loss_over_all_pictures(eps_model, batch, micro_batch, pieces):
-    """Its sign too. Each picture counts once, and a batch as one mean, in however many pieces it is read."""
+def test_the_gradient_is_that_of_the_guided_loss_over_all_pictures(
+    eps_model, batch, micro_batch, batches, pieces, monkeypatch
+):
+    """Its sign too. Each picture counts once, and a batch as one mean at the same states, in however many pieces."""
+    read: list[int] = []
+    predict = eps_model.predict
+    monkeypatch.setattr(eps_model, "predict", lambda x, *more: (read.append(len(x)), predict(x, *more))[1])
     context, source = build_context(eps_model, CAT, "xattn-strict"), Asked()
     context = replace(context, config=replace(context.config, batch=batch, micro_batch=micro_batch))
     found = GuidedDenoising(source, 2.5).compute_gradient(context, context.update)
     assert source.expected == list(PICTURES)
-    assert [len(rows) for rows in source.rows] == pieces
+    assert [len(rows) for rows in source.rows] == batches and read == pieces
     assert [row for rows in source.rows for row in rows] == [("cat", 0), ("cat", 1), ("a cat", 0)]
     twin, empty = copy.deepcopy(eps_model.unet), eps_model.encode([""]).tokens
     for rows, states in zip(source.rows, source.states, strict=True):

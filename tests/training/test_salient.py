@@ -95,21 +95,18 @@ def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch, s
     seen = [(prompt, i) for prompt in ("cat", "car") for i in range(2)]  # three pictures, shared out among two targets
     assert {prompt: len(stack) for prompt, stack in source.store.items()} == {"cat": 2, "car": 2}
     twin, empty = copy.deepcopy(model.unet), model.encode([""]).tokens
-    # Batches of three rows; with micro_batch 2 each row is a piece, which draws its own noise.
+    # Batches of three rows, with random choices of their own, which with micro_batch 2 are read row by row.
     for start in (0, 3):
-        batch = seen[start : start + 3]
-        pieces = [(start + i, [row]) for i, row in enumerate(batch)] if micro_batch else [(start, batch)]
-        for first, rows in pieces:
-            rng = torch.Generator().manual_seed(2**43 + seed * 1_000_003 + first)
-            x0 = torch.stack([source.store[prompt][i] for prompt, i in rows])
-            t = torch.randint(len(model.levels), (len(rows),), generator=rng)
-            eps = torch.randn(x0.shape, generator=rng)
-            bar = model.levels.alpha.square()[t].view(-1, 1, 1, 1).float()
-            x = bar.sqrt() * x0 + (1 - bar).sqrt() * eps
-            named = twin(x, t, model.encode([prompt for prompt, _ in rows]).tokens).sample
-            plain = twin(x, t, empty.expand(len(rows), -1, -1)).sample
-            loss = (8.5 * named - 7.5 * plain - eps).square().flatten(1).mean(1).sum() / len(batch)
-            loss.backward()
+        rows = seen[start : start + 3]
+        rng = torch.Generator().manual_seed(2**43 + seed * 1_000_003 + start)
+        x0 = torch.stack([source.store[prompt][i] for prompt, i in rows])
+        t = torch.randint(len(model.levels), (len(rows),), generator=rng)
+        eps = torch.randn(x0.shape, generator=rng)
+        bar = model.levels.alpha.square()[t].view(-1, 1, 1, 1).float()
+        x = bar.sqrt() * x0 + (1 - bar).sqrt() * eps
+        named = twin(x, t, model.encode([prompt for prompt, _ in rows]).tokens).sample
+        plain = twin(x, t, empty.expand(len(rows), -1, -1)).sample
+        (8.5 * named - 7.5 * plain - eps).square().flatten(1).mean(1).mean().backward()
     grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in trainer.update.list_changed_names()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, masks, strict=True)])
     left = torch.cat([grad[~mask] for grad, mask in zip(grads, masks, strict=True)])

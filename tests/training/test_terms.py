@@ -68,6 +68,7 @@ MAKES: dict[str, tuple[Callable[[Source], Term], list[str], Sequence[str]]] = {
     # How it is made, the prompts that it announces, and those of which it may ask for states.
     "adaptive anchor": (lambda s: AdaptiveAnchor(s, search_of(), 1.0, "eps"), ALL, OURS),
     "anchor": (lambda s: Anchor(s, "eps"), ALL, OURS),
+    "anchor at its own": (lambda s: Anchor(s, "eps", states="anchor"), ["car", "a car"], ["car", "a car"]),
     "attacked": (lambda s: Attacked(s, 1.0, "eps", PREFIX), ALL, OURS),
     "attention": (lambda s: Attention(s, 0.5, True, None), [], OURS),
     "denoising": (lambda s: Denoising(s, "eps", "erase"), ALL, OURS),
@@ -81,7 +82,7 @@ MAKES: dict[str, tuple[Callable[[Source], Term], list[str], Sequence[str]]] = {
     "negative guidance": (lambda s: NegativeGuidance(s, 1.0, "eps"), ALL, OURS),
     "wrong noise": (lambda s: WrongNoise(s, ["car"], "label", "eps"), ALL, OURS),
     "fixed prompts": (lambda s: FixedPrompts(s, ["rose", "lion"], "eps"), ["rose", "lion"], ["rose", "lion"]),
-    "unconditional": (lambda s: Unconditional(s, "eps"), [], OURS),
+    "unconditional": (lambda s: Unconditional(s, "eps"), ALL, OURS),
     "anchoring": (lambda s: Anchoring(s, ["rose", "lion"], 2, "eps"), [], OURS),
     "retained": (lambda s: Retained(s, ["rose", "cats"], "a {}", 3, "eps"), [], ["a rose"]),
 }

@@ -116,19 +116,35 @@ def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
 def convert(prediction: Tensor, x_t: Tensor, level: NoiseLevel, given: Space, wanted: Space) -> Tensor:
     """Converts a prediction [n, ...] from space `given` to space `wanted`, at states x_t [n, ...] of n levels.
 
-    The result is at least in fp32; where both spaces are the same it is the prediction itself, bit for bit.
+    The result is at least in fp32; where both spaces are the same it is the prediction itself, bit for bit. A
+    prediction of noise is not finite in another space where the state is all noise, because it says nothing of x0.
     """
     if given == wanted:
         return widen(prediction)
-    return from_x0(to_x0(prediction, x_t, level, given), x_t, level, wanted)
+    x0 = to_x0(prediction, x_t, level, given)
+    found = from_x0(x0, x_t, level, wanted)
+    return _combine_at_ends(x0, prediction, level, wanted, found) if given == "eps" else found
 
 
 def denoising_target(x0: Tensor, eps: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
     """The prediction of a perfect denoiser in `space` at x_t = alpha x0 + sigma eps; tensors [n, ...], n levels.
 
-    A flow is computed from x0 and eps, so that it is exact also where the state is all noise or all picture.
+    It is exact also where the state is all noise or all picture: there, and for a flow, it is computed from x0 and eps.
     """
-    return widen(eps) - widen(x0) if space == "flow" else convert(eps, x_t, level, "eps", space)
+    if space == "flow":
+        return widen(eps) - widen(x0)
+    return _combine_at_ends(x0, eps, level, space, convert(eps, x_t, level, "eps", space))
+
+
+def _combine_at_ends(x0: Tensor, eps: Tensor, level: NoiseLevel, space: Space, found: Tensor) -> Tensor:
+    """Computes `found` [n, ...], a prediction in `space`, from x0 and eps where alpha or sigma is 0, else keeps it."""
+    end = (level.alpha == 0) | (level.sigma == 0)
+    if not end.any():
+        return found
+    x0, eps = widen(x0), widen(eps)
+    alpha, sigma = shape_like(level.alpha, x0), shape_like(level.sigma, x0)
+    there = {"eps": eps, "v": alpha * eps - sigma * x0, "x0": x0, "flow": eps - x0}[space]
+    return torch.where(shape_like(end, x0).bool(), there.to(found), found)
 
 
 def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:

@@ -62,8 +62,8 @@ class AC(Trained):
         source = Pictures(self.pictures, self.draw_steps, self.guidance, given)
         if self.variant == "model":
             return (Anchor(source, self.space, states="anchor", teacher=self.teacher),)
-        shown = [template.format(erasure.anchor) for template in self.templates]
-        return (Denoising(source, self.space, "erase", shown, captions=dict.fromkeys(shown, "{}")),)
+        captions = {template.format(erasure.anchor): template for template in self.templates}
+        return (Denoising(source, self.space, "erase", [*captions], captions),)
 
     def build_update(self) -> Update:
         return Dense(self.weights, self.lr, self.detach_start)

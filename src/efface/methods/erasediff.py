@@ -25,7 +25,7 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
 from ..training.updates.dense import Dense
-from .base import ImageMethod
+from .base import ImageMethod, Method
 from .states import build_forget_pictures, build_remain_pictures, choose_labels
 
 
@@ -52,6 +52,15 @@ class EraseDiff(ImageMethod):
     """The rate's factor."""
     inner: int = 0
     """Number of steps that estimate the least forgetting loss; only --rate gap needs them."""
+
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        """Checks as every method does, and that an anchor is of use: uniform noise replaces no concept by another."""
+        Method.check(self, erasure, model)
+        if erasure.anchor and self.wrong != "label":
+            raise ValueError(
+                f"the wrong noise {self.wrong!r} has no use for an anchor ({erasure.anchor!r}); leave it out, or learn "
+                "the prediction for it by --wrong label"
+            )
 
     def build_terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         noise = "uniform" if self.wrong == "uniform-noised" else "gaussian"

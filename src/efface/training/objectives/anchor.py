@@ -48,7 +48,9 @@ class Anchor(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.source.expect(context.list_all_target_prompts())
+        anchor, templates = context.erasure.anchor, context.config.templates
+        anchors = [template.format(anchor) for template in templates] if anchor else [""]
+        self.source.expect(context.list_all_target_prompts() if self.states == "target" else anchors)
 
     def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:

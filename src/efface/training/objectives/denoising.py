@@ -27,7 +27,7 @@ class Denoising(Term):
         space: the space of the squared error.
         role: the role of the loss.
         shown: prompts of the pictures, one of which each row takes at random; by default the row's target.
-        captions: the caption of each of `shown`, by default itself; "{}" is the row's target in its template.
+        captions: the caption of each of `shown`, by default itself; "{}" in it stands for the row's target.
         sign: 1 descends the loss, -1 ascends it.
     """
 
@@ -50,13 +50,13 @@ class Denoising(Term):
     def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None
-        targets = context.list_target_prompts(step)
-        shown = targets
+        shown = context.list_target_prompts(step)
         if self.shown:
-            picks = torch.randint(len(self.shown), (len(targets),), generator=step.generator).tolist()
+            picks = torch.randint(len(self.shown), (len(shown),), generator=step.generator).tolist()
             shown = [self.shown[i] for i in picks]
-        called = [self.captions.get(s, s) for s in shown]
-        prompts = [target if name == "{}" else name for name, target in zip(called, targets, strict=True)]
+        own = [context.erasure.targets[i] for i in step.targets]
+        pairs = zip(shown, own, strict=True)
+        prompts = [self.captions[s].replace("{}", target) if s in self.captions else s for s, target in pairs]
         cond = context.model.encode(prompts)
         states = self.source.sample_states(context, step, shown, context.model.encode(shown))
         if "noise" not in states.known:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...functional.losses import weighted_mse
-from ...functional.schedules import Space, convert
+from ...functional.schedules import Space, convert, shape_like
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
@@ -59,12 +59,24 @@ class WrongNoise(Term):
             wrong = Query(states, context.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
-                noise = torch.rand(states.x.shape, generator=step.generator).to(states.x)
-                said = convert(noise, states.x, context.model.find_noise_level(states.t), "eps", context.model.space)
-                states = States(states.x, states.t, {"noise": said})
+                states = _replace_noise(context, step, states)
             wrong = Query(states, cond, "teacher", known="noise")
         return {"student": Query(states, cond, "student", prompts=prompts), "wrong": wrong}
 
     def compute_loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         weight = context.weigh_loss(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["wrong"].detach(), weight)
+
+
+def _replace_noise(context: Context, step: Step, states: States) -> States:
+    """The states, whose known "noise" is uniform noise in the model's own space.
+
+    At pure noise only a prediction of noise can say another noise than the state's. A row that starts there keeps the
+    true one, which has no weight where errors are measured as those of noise.
+    """
+    level, space = context.model.find_noise_level(states.t), context.model.space
+    noise = torch.rand(states.x.shape, generator=step.generator).to(states.x)
+    said = convert(noise, states.x, level, "eps", space)
+    if space != "eps" and "noise" in states.known:
+        said = torch.where(shape_like(level.alpha == 0, said).bool(), states.known["noise"].to(said), said)
+    return States(states.x, states.t, {"noise": said})

@@ -26,6 +26,9 @@ class Unconditional(Term):
         self.source = source
         self.space: Space = space
 
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.list_all_target_prompts())
+
     def build_queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
             return None

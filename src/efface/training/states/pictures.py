@@ -96,12 +96,17 @@ class Pictures(Source):
         return torch.cat([half, of - 1 - half])[:n]
 
     def _demand(self, context: Context, prompts: Sequence[str]) -> None:
-        """Draws these prompts' missing pictures, and those of all expected prompts if one of them is expected."""
+        """Draws these prompts' missing pictures, and those of all expected prompts if one of them is expected.
+
+        Those of a prompt that was not expected are drawn by themselves, whatever else the step asks for.
+        """
         wanted = dict.fromkeys(prompts if ANY not in self.store else ())
         missing = [prompt for prompt in wanted if prompt not in self.store]
         if any(prompt in self.expected for prompt in missing):
-            missing = [prompt for prompt in (self.expected | wanted) if prompt not in self.store]
-        self._fill(context, missing)
+            self._fill(context, [prompt for prompt in self.expected if prompt not in self.store])
+        for prompt in missing:
+            if prompt not in self.store:
+                self._fill(context, [prompt])
 
     def _fill(self, context: Context, prompts: Sequence[str]) -> None:
         """Draws pictures of these prompts in batches; evaluations use no seeds near theirs."""

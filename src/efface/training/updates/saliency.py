@@ -49,10 +49,11 @@ class GuidedDenoising:
         piece = max(1, config.micro_batch // 2) if config.micro_batch else config.batch
         for start in range(0, len(rows), config.batch):
             batch = rows[start : start + config.batch]
+            states, cond = self._sample_states(context, update, batch, start)
             for first in range(0, len(batch), piece):
-                part = batch[first : first + piece]
+                part = slice(first, min(first + piece, len(batch)))
                 with context.model.frozen(), update.swapped_in():
-                    loss = self._compute_loss(context, update, part, start + first) * len(part) / len(batch)
+                    loss = self._compute_loss(context, states, cond, part) * (part.stop - first) / len(batch)
                     grads = torch.autograd.grad(loss * factor, params, allow_unused=True)
                 for sum_, grad in zip(total, grads, strict=True):
                     if grad is not None:
@@ -65,14 +66,20 @@ class GuidedDenoising:
         self.source.expect(prompts)
         return [(prompt, i) for prompt in prompts for i in range(self.source.count(context, prompt))]
 
-    def _compute_loss(self, context: Context, update: Update, rows: Sequence[tuple[str, int]], first: int) -> Tensor:
-        model, n = context.model, len(rows)
+    def _sample_states(
+        self, context: Context, update: Update, rows: Sequence[tuple[str, int]], first: int
+    ) -> tuple[States, Cond]:
+        """The states and conditions of a batch, the same in however many pieces the network reads it."""
         rng = torch.Generator().manual_seed(find_first_seed("saliency", context.config.seed) + first)
         prompts = [prompt for prompt, _ in rows]
-        none = [0] * n
+        none = [0] * len(rows)
         step = Step(0, update, rng, none, none, [i for _, i in rows], none)
-        cond = model.encode(prompts)
-        states = self.source.sample_states(context, step, prompts, cond)
-        named, plain = model.predict(states.x, states.t, cond, context.uncond.expand(n))
+        cond = context.model.encode(prompts)
+        return self.source.sample_states(context, step, prompts, cond), cond
+
+    def _compute_loss(self, context: Context, states: States, cond: Cond, rows: slice) -> Tensor:
+        """The mean of the guided loss over some rows of a batch."""
+        x, t = states.x[rows], states.t[rows]
+        named, plain = context.model.predict(x, t, cond[rows], context.uncond.expand(len(x)))
         guided = (1 + self.guidance) * named - self.guidance * plain
-        return weighted_mse(guided, states.known["noise"], context.weigh_loss(states.t, "eps"))
+        return weighted_mse(guided, states.known["noise"][rows], context.weigh_loss(t, "eps"))
