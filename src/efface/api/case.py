@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..suites.make import make_suite
 from ..suites.world import World
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from ..models.base import Model
     from ..suites.spec import Suite
 
+T = TypeVar("T")
 Words = str | Sequence[str]
 """One word or several."""
 
 
-def to_tuple(words: Words) -> tuple[str, ...]:
-    """Returns one word or several as a tuple."""
-    return (words,) if isinstance(words, str) else tuple(words)
+def to_tuple(given: T | Iterable[T]) -> tuple[T, ...]:
+    """Returns one thing or several as a tuple; a text or a path is one, and its letters or parts are not several.
+
+    >>> to_tuple("cat"), to_tuple(["cat", "dog"])
+    (('cat',), ('cat', 'dog'))
+    """
+    alone = isinstance(given, str | Path) or not isinstance(given, Iterable)
+    return (given,) if alone else tuple(given)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..edits.strength import check_strength, spread_strengths
 from ..files import check_file, check_room
+from .case import to_tuple
 from .memory import with_memory_advice
 from .resources import open_later
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @with_memory_advice
 def merge(
-    model: Model | str | Path, edits: Sequence[Edit | str | Path], *, strengths: Sequence[float] | None = None
+    model: Model | str | Path,
+    edits: Edit | str | Path | Sequence[Edit | str | Path],
+    *,
+    strengths: Sequence[float] | None = None,
 ) -> Edit:
     """Merges edits to one with the effect of all together: base + sum of strength times change.
 
@@ -39,6 +43,7 @@ def merge(
     from ..edits.edit import Edit
     from ..interchange import arithmetic
 
+    edits = to_tuple(edits)
     if len(edits) < 2:
         raise ValueError(f"a merge takes two edits or more, got {len(edits)}")
     each = spread_strengths(1.0 if strengths is None else strengths, len(edits))

@@ -27,7 +27,7 @@ def neurons(
     adversarial: Words,
     out: str | Path,
     *,
-    compare: Sequence[str | Path] = (),
+    compare: str | Path | Sequence[str | Path] = (),
     overwrite: bool = False,
     progress: Progress = None,
     **settings: Any,
@@ -43,7 +43,7 @@ def neurons(
         concept: the prompt of the concept.
         adversarial: the prompts that should bring the concept back.
         out: the folder for `neurons.json` and `neurons.html`.
-        compare: further edits, with which the same neurons are measured.
+        compare: one further edit or several, with which the same neurons are measured.
         overwrite: whether the results of another request in the folder may be replaced.
         settings: fields of `efface.diagnostics.neurons.NeuronConfig`, such as top=0.05.
 
@@ -67,8 +67,8 @@ def neurons(
     from ..reporting.neurons import render_neurons
 
     how = NeuronConfig(**settings)
-    files = (edit, *compare)
-    if len(set(files)) < len(files):
+    files = (edit, *to_tuple(compare))
+    if len({Path(file).resolve() for file in files}) < len(files):
         raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
     edits = {str(file): Edit.load(file) for file in files}
     opening = open_later(model)

@@ -39,7 +39,7 @@ def draft_suite(
     kind: str = "",
     neighbours: int = 8,
     size: int = SIZE,
-    near: Sequence[str] = (),
+    near: Words = (),
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -64,7 +64,7 @@ def draft_suite(
             unknown, the file does not end in .csv, or a number is below 1.
         FileExistsError: the file exists.
     """
-    file, targets = Path(out), to_tuple(target)
+    file, targets, near = Path(out), to_tuple(target), to_tuple(near)
     if file.suffix != ".csv":
         raise ValueError(f"--out {file} must end in .csv, for example {file.with_suffix('.csv')}")
     if file.exists() and not overwrite:
@@ -74,7 +74,7 @@ def draft_suite(
     _check_names(targets, near)
     chosen = find_kind(kind, targets)
     check_file(file)
-    found = tuple(near) or find_neighbours(open_later(model).open(), targets, chosen, neighbours)
+    found = near or find_neighbours(open_later(model).open(), targets, chosen, neighbours)
     rows = drafting.draft_rows(targets, chosen, found, size, seed)
     return write_whole(file, drafting.write_csv(rows, chosen))
 

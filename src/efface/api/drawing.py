@@ -28,7 +28,7 @@ def draw(
     prompts: Words,
     out: str | Path,
     *,
-    edits: Sequence[Edit | str | Path] = (),
+    edits: Edit | str | Path | Sequence[Edit | str | Path] = (),
     strength: float | Sequence[float] = 1.0,
     seed: int = 0,
     count: int = 1,
@@ -47,7 +47,7 @@ def draw(
         model: the result of `efface.load`, or a name, folder or hub id.
         prompts: the prompts.
         out: the folder.
-        edits: edits, or their files.
+        edits: one edit or several, or their files.
         strength: the strength of the edits: one number for all, or one for each.
         seed: the seed of the first picture of each prompt; the next picture has the next seed.
         count: the number of pictures of each prompt.
@@ -65,7 +65,7 @@ def draw(
             another number of strengths than of edits, or an edit is of another base.
         OSError: a file is missing, or the folder can't be written in.
     """
-    asked, folder = to_tuple(prompts), Path(out)
+    asked, edits, folder = to_tuple(prompts), to_tuple(edits), Path(out)
     if not asked:
         raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
     if count < 1:

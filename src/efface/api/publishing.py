@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import check_file
+from .case import Words, to_tuple
 from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def report(
     folders: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    imports: Sequence[str | Path] = (),
-    erased: Sequence[str] = (),
-    kept: Sequence[str] = (),
+    imports: str | Path | Sequence[str | Path] = (),
+    erased: Words = (),
+    kept: Words = (),
     per_group: int | None = None,
     progress: Progress = None,
 ) -> Path:
@@ -49,14 +50,15 @@ def report(
     from ..evaluation import published
     from ..reporting.page import write_page
 
-    some = [folders] if isinstance(folders, str | Path) else list(folders)
+    some = to_tuple(folders)
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {out} must end in .html, for example {Path(out).with_suffix('.html')}")
     check_file(Path(out))
     places = [Path(folder).resolve() for folder in some]
     if twice := [folder for i, folder in enumerate(some) if places[i] in places[:i]]:
         raise ValueError(f"{twice[0]} is given twice; the page shows each evaluation once")
-    others = [published.read_published(Path(path), tuple(erased), tuple(kept) or None) for path in imports]
+    gone, stay = to_tuple(erased), to_tuple(kept) or None
+    others = [published.read_published(Path(path), gone, stay) for path in to_tuple(imports)]
     with show_progress(progress) as on_progress:
         return write_page(
             [Path(f) for f in some], Path(out), per_group, lambda i, n: on_progress("thumbnails", i, n), others
@@ -93,8 +95,7 @@ def verify(
     from ..compliance import rules as gate_rules
     from ..records.basis import read_evaluation
 
-    given = [fail_on] if isinstance(fail_on, str) else list(fail_on)
-    rules = [gate_rules.parse_rule(text) for text in given]
+    rules = [gate_rules.parse_rule(text) for text in to_tuple(fail_on)]
     named = str(policy) or ("" if rules else "default")
     measured, attacks = read_evaluation(Path(folder))
     return gate.verify(measured, rules, gate_rules.find_policy(named).rules if named else (), widest, attacks)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..edits.strength import check_strength
 from ..files import check_folder
+from .case import to_tuple
 from .memory import with_memory_advice
 from .progress import Progress, Report, show_progress
 from .resources import LazyModel, open_later
@@ -88,7 +89,7 @@ def purify(
     if not prompt.strip():
         raise ValueError("the prompt is empty; describe what the pictures show, including what the edit erases")
     check_strength(strength)
-    files = [Path(images)] if isinstance(images, str | Path) else [Path(image) for image in images]
+    files = [Path(image) for image in to_tuple(images)]
     opened, folder = _open(files), check_folder(out)
     from ..edits.edit import Edit
     from ..evaluation.images import encode_png

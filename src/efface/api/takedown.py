@@ -72,7 +72,7 @@ def takedown(
     method: str = "auto",
     profile: str = "standard",
     suite: str | Path = "",
-    scorers: Sequence[str] = (),
+    scorers: Words = (),
     anchor: str = "",
     keep: Words = (),
     note: str = "",
@@ -118,7 +118,7 @@ def takedown(
     """
     from . import takedown_plan
 
-    folder, opening = Path(out), open_later(model)
+    folder, opening, scorers = Path(out), open_later(model), to_tuple(scorers)
     if profile not in takedown_plan.PROFILES:
         raise ValueError(f"there is no profile {profile!r}; there are {', '.join(takedown_plan.PROFILES)}")
     check_folder(folder)
@@ -133,7 +133,7 @@ def takedown(
     uses_world = serves and not suite
     if suite:
         check_suite(str(suite))
-    judges = tuple(scorers) or (() if serves else tuple(propose_judges(own)))
+    judges = scorers or (() if serves else tuple(propose_judges(own)))
     opened = open_to_judge(opening)
     methods = choose_methods(opened, erasure, method, how.tries, settings=settings or {})
     chosen = _choose_suite(opened, erasure, str(suite), known, uses_world, own.name, folder, how)

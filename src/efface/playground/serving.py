@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..api.case import to_tuple
 from ..api.resources import LazyModel, open_later
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ HOST, PORT = "127.0.0.1", 7860
 
 def play(
     model: Model | LazyModel | str | Path = "glyphs",
-    edits: Sequence[str | Path] = (),
+    edits: str | Path | Sequence[str | Path] = (),
     *,
     host: str = HOST,
     port: int = PORT,
@@ -37,7 +38,7 @@ def play(
 
     Args:
         model: the first model: a name, folder or hub id, or the result of `efface.load`.
-        edits: the files of the first edits.
+        edits: the file of the first edit, or of several.
         host: the address to listen on.
         port: the port to listen on.
         on_ready: called with the page's address when it can be opened.
@@ -54,6 +55,7 @@ def play(
     from ..models.loading import list_bundled
     from .session import Playground
 
+    edits = to_tuple(edits)
     read = [Edit.load(file) for file in edits]
     opening = (
         open_later(model) if not isinstance(model, str | Path) else LazyModel(str(model), lambda: _load(model, options))

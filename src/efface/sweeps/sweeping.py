@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..api.case import to_tuple
 from ..catalog import did_you_mean
 from ..files import check_file, check_folder, write_whole
 from .cells import Store
@@ -43,9 +44,9 @@ def sweep(
     out: str | Path,
     *,
     fraction: float | None = None,
-    concepts: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    seeds: Sequence[int] = (),
+    concepts: str | Sequence[str] = (),
+    methods: str | Sequence[str] = (),
+    seeds: int | Sequence[int] = (),
     page: str | Path = "",
     workers: int = 1,
     threads: int = 1,
@@ -103,7 +104,8 @@ def sweep(
     further = [check_file(page)] if page else []
     cluster = OnRay(ray, gpus, cpus, retries) if ray else None
     planned = plan_on_ray(grid, device, cluster) if cluster else plan(grid, device)
-    part = {job.compute_key() for job in choose_part([job for job, _ in planned], concepts, methods, seeds)}
+    jobs = [job for job, _ in planned]
+    part = {job.compute_key() for job in choose_part(jobs, to_tuple(concepts), to_tuple(methods), to_tuple(seeds))}
     open_jobs = [
         job for job, cells in planned if job.compute_key() in part and not all(store.is_done(cell) for cell in cells)
     ]
