@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,23 @@ def check_templates(templates: Sequence[str], word: str = "template") -> None:
     for template in templates or ("",):
         if template.count("{}") != 1:
             raise ValueError(f"a {word} holds the concept as {{}}, once; got {template!r}")
+
+
+def check_choice(name: str, given: Any, known: Collection[Any]) -> None:
+    """Raises ValueError where a value is none of those that there are."""
+    if given not in known:
+        raise ValueError(f"no {name} {given!r}; there are {', '.join(map(str, known))}")
+
+
+def check_choices(settings: Any) -> None:
+    """Raises ValueError where a field of a dataclass that is one of a few values (a Literal) has another value."""
+    try:
+        hints = get_type_hints(type(settings))
+    except NameError:  # a class of another package may name types that are imported for type checkers alone
+        return
+    for field in fields(settings):
+        if get_origin(hints[field.name]) is Literal:
+            check_choice(field.name, getattr(settings, field.name), get_args(hints[field.name]))
 
 
 def require_positive(settings: Any, *names: str) -> None:

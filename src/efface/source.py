@@ -111,6 +111,7 @@ def read_fields(own: SourceClass) -> list[SourceField]:
     for each in reversed([order[i] for i in sorted(last.values())]):
         for name, line in list_fields(each.node).items():
             if is_trait(line):
+                found.pop(name, None)  # a base's field, which this class does not have
                 continue
             if line.value is None:
                 raise Unreadable(f"{each.name}.{name} has no default")

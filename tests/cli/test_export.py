@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import efface
 from efface.api.exporting import Exported
 from efface.api.handing_on import hide_folder
+from efface.cli.app import main
 from efface.cli.export import tell_export
 from efface.models.adapters.sd import StableDiffusion
 
@@ -57,3 +59,36 @@ def test_what_a_low_rank_leaves_out_is_kept_by_a_format_that_the_architecture_ha
     about |= {"format": format, "absent": [], "call": {}}
     tell_export(Exported(Path("x"), Path("x.json"), format, about))  # type: ignore[arg-type]
     assert says in capsys.readouterr().err
+
+
+def test_a_model_in_the_current_folder_is_exported_with_its_name_and_whole_numbers(
+    eps_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eps_model.save_pretrained(tmp_path / "models" / "tiny")
+    base = efface.load(tmp_path / "models" / "tiny", "cpu")
+    edit = efface.erase(base, "cat", "uce", erase_scale=1.25).save(tmp_path / "cat.safetensors")
+    monkeypatch.chdir(tmp_path / "models" / "tiny")
+    for name in (".", f"..{os.sep}tiny"):
+        out = efface.export(name, edit, tmp_path / f"out{len(name)}", strength=0.5, pictures=0)
+        text = (out / "efface.json").read_text(encoding="utf-8")
+        record = json.loads(text)
+        assert record["model"] == record["edit"]["model"] == "tiny" and str(tmp_path) not in text
+        assert record["strength"] == 0.5 and record["edit"]["arguments"]["erase_scale"] == 1.25
+        assert "base_model: tiny" in (out / "README.md").read_text(encoding="utf-8")
+    assert hide_folder("a/b/c") == "c" and hide_folder("/m/x.safetensors@/home/me/sd") == "x.safetensors@sd"
+
+
+def test_the_name_of_out_decides_the_format_of_the_command_as_of_the_function(
+    eps_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def write_export(*_: object, format: object, **more: object) -> None:
+        asked.append(format)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("efface.api.exporting.write_export", write_export)
+    (tmp_path / "cat.safetensors").touch()
+    command = ["export", "--model", "glyphs", "--edit", str(tmp_path / "cat.safetensors"), "--out", "x.safetensors"]
+    assert main(command) == 2 and main([*command, "--format", "lora"]) == 2
+    assert asked == [None, "lora"]

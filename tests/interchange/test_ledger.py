@@ -11,11 +11,14 @@ import torch
 
 import efface
 from attack_plan import Planned, Reader
+from efface.api.ledger import read_ledger
 from efface.cli.app import main
 from efface.cli.ledger import format_table
 from efface.edits.edit import Edit
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
+from efface.suites.rows import spread
+from efface.suites.spec import Row
 from judging_fixtures import THINGS, edit_of, world_pipeline, write_world
 
 
@@ -102,3 +105,39 @@ def test_a_ledger_may_lie_in_a_folder_that_does_not_exist_yet(model: StableDiffu
     assert book["entries"][0]["edit"] == "../cat.safetensors"
     with pytest.raises(ValueError, match=r"is in .* already"):
         efface.add_to_ledger(model, tmp_path / "new" / "ledger.json", cat)
+
+
+def test_an_entry_that_another_process_made_meanwhile_is_not_lost(model: StableDiffusion, tmp_path: Path) -> None:
+    cat, dog, car = (edit_of(model, tmp_path / f"{name}.safetensors", (name,)) for name in ("cat", "dog", "car"))
+    ledger, others = tmp_path / "ledger.json", [cat, car]
+
+    def enter_beside(mine: Path) -> None:
+        other = others.pop(0)
+        began = []
+
+        def meanwhile(stage: str, done: int, total: int) -> None:
+            if not began:
+                began.append(stage)
+                efface.add_to_ledger(model, ledger, other, rows=2)
+
+        with pytest.raises(ValueError, match=r"ledger\.json was changed by another process meanwhile; enter .* again"):
+            efface.add_to_ledger(model, ledger, mine, rows=2, progress=meanwhile)
+
+    enter_beside(dog)  # the ledger is begun by both
+    enter_beside(dog)  # and continued by both
+    efface.add_to_ledger(model, ledger, dog, rows=2)
+    entered = [entry["edit"] for entry in read_ledger(ledger)["entries"]]
+    assert entered == ["cat.safetensors", "car.safetensors", "dog.safetensors"]
+
+
+def test_few_rows_are_spread_over_all_targets() -> None:
+    rows = [
+        Row(f"{name}/{i}", name, i, "target", "erase", "object", name, (name,))
+        for name in ("cat", "dog")
+        for i in range(24)
+    ]
+    for count in (24, 25, 30, 47):
+        chosen = spread(rows, count)
+        shares = [sum(row.concept == name for row in chosen) for name in ("cat", "dog")]
+        assert sum(shares) == count and abs(shares[0] - shares[1]) <= 1
+    assert spread(rows[:5], 8) == rows[:5] and spread(rows, 1) == rows[:1]

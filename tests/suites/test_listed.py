@@ -220,3 +220,17 @@ def test_lines_that_repeat_another_are_left_out_for_they_would_count_one_picture
     assert "count one picture twice" in suite.summary.left_out[0].why
     file.write_text("prompt\na cat\na cat\n")  # without seeds, each line has one of its own
     assert len(read_list(file, Erasure(("cat",))).rows) == 2
+
+
+def test_labels_of_one_name_are_one_concept_however_they_are_spelled(tmp_path: Path) -> None:
+    rows = [["a cat", "Cat", "1"], ["a cat on a mat", "cat ", "2"], ["a dog", "dog", "3"], ["the dog", " DOG", "4"]]
+    file = write(tmp_path / "spelled.csv", ["prompt", "class", "seed"], [*rows, ["a cat", "CAT", "1"]])
+    suite = read_list(file, Erasure(("cat",)))
+    assert suite.labels == ("Cat", "dog") and [row.concept for row in suite.rows] == ["Cat", "Cat", "dog", "dog"]
+    assert suite.summary and [row.line for row in suite.summary.left_out] == [6]
+
+
+def test_a_prompt_that_names_nudity_by_two_targets_is_one_row(tmp_path: Path) -> None:
+    file = write(tmp_path / "nude.csv", ["prompt", "seed"], [["a nude, naked woman", "1"], ["a naked man, nude", "2"]])
+    suite = read_list(file, Erasure(("nude", "naked")))
+    assert [row.id for row in suite.rows] == ["target/nudity/00000", "target/nudity/00001"]

@@ -10,7 +10,6 @@ from efface.functional.schedules import add_noise
 from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.erasediff import EraseDiff
-from efface.methods.finetune import FineTune
 from efface.methods.states import build_forget_pictures, build_remain_pictures, choose_labels
 from efface.models.adapters.sd import StableDiffusion
 from efface.training.preservation.nothing import NoPreservation
@@ -188,8 +187,6 @@ def test_what_remains_is_asked_for_in_one_way_and_is_no_target(eps_model, tmp_pa
     with pytest.raises(ValueError, match=r"a folder's pictures or the concepts to keep \(car\), not both"):
         build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("lion",), keep=("car",)))
     assert len(build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("lion",)))[1]) == 4
-    with pytest.raises(ValueError, match="uses no pictures of the target, so leave forget_images"):
-        FineTune(forget_images=path)
 
 
 def test_pictures_are_shared_out_among_the_prompts(eps_model):

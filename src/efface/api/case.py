@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..catalog import did_you_mean
 from ..suites.make import make_suite
 from ..suites.world import World
 from .resources import LazyModel, choose_suite, find_world, open_later, save_edit
@@ -93,13 +94,42 @@ class Case:
             )
 
         if sizes:
-            probe = build((), {}, 1)
-            sizes = {group: n for group, n in sizes.items() if probe.select_group(group)}
+            sizes = _choose_sizes(sizes, build((), {}, 1))
         suite = build(list(sizes) if sizes else to_tuple(groups), sizes or {}, per_group)
         if fraction == 1:
             return suite
         part = cut_sizes(suite, fraction)
         return build(sorted(part), part, None)
+
+
+def _choose_sizes(sizes: Mapping[str, int], probe: Suite) -> dict[str, int]:
+    """The sizes of those groups that have rows in a suite of one row of each group.
+
+    Raises:
+        ValueError: no suite has a group of this name, or none of the groups has rows here, so that the whole suite
+            would be made.
+    """
+    from ..suites.listed import TITLES
+    from ..suites.spec import list_names, read_spec
+
+    own = [group.name for group in probe.spec.groups]
+    known = {*own, *TITLES, *(group.name for name in list_names() for group in read_spec(name).groups)}
+    found = {group: n for group, n in sizes.items() if probe.select_group(group)}
+    if strange := [group for group in sizes if group not in known] or ([] if found else list(sizes)):
+        raise ValueError(
+            f"suite {probe.spec.name} has no group {strange[0]!r} for {', '.join(probe.targets)}"
+            f"{did_you_mean(strange[0], own)}"
+        )
+    return found
+
+
+def check_share(fraction: float) -> None:
+    """Raises ValueError for what is no share of pictures.
+
+    >>> check_share(0.5)
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is a share of the pictures, above 0 and at most 1; got {fraction:g}")
 
 
 def cut_sizes(suite: Suite, fraction: float) -> dict[str, int]:

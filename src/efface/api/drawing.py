@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..concept import check_choice
 from ..edits.strength import spread_strengths
 from ..files import check_folder, check_request
 from .case import Words, to_tuple
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..edits.edit import Edit
     from ..models.base import Model
 
+Sampler = Literal["own", "ddim", "dpm", "unipc"]
+SAMPLERS = get_args(Sampler)
 Drawn = tuple[str, int, Path]
 """A picture: its prompt, its seed and its file."""
 
@@ -34,7 +37,7 @@ def draw(
     count: int = 1,
     steps: int | None = None,
     guidance: float | None = None,
-    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own",
+    sampler: Sampler = "own",
     overwrite: bool = False,
     device: str | None = None,
     progress: Progress = None,
@@ -61,13 +64,14 @@ def draw(
 
     Raises:
         FileExistsError: the folder holds the pictures of another request, and `overwrite` is not set.
-        ValueError: there is no prompt, the count is below 1, a seed is below 0, a strength is impossible, there is
-            another number of strengths than of edits, or an edit is of another base.
+        ValueError: there is no prompt or no such sampler, the count is below 1, a seed is below 0, a strength is
+            impossible, there is another number of strengths than of edits, or an edit is of another base.
         OSError: a file is missing, or the folder can't be written in.
     """
     asked, edits, folder = to_tuple(prompts), to_tuple(edits), Path(out)
     if not asked:
         raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
+    check_choice("sampler", sampler, SAMPLERS)
     if count < 1:
         raise ValueError(f"--count is {count}; it must be at least 1")
     strengths = spread_strengths(strength, len(edits))

@@ -155,12 +155,13 @@ def erase(
     from ..methods.configure import build_method
 
     if isinstance(method, Method):
-        check_before_opening(method, erasure, max_memory, track)
+        check_before_opening(method, erasure, max_memory, track, checkpoint)
     check_trackers(track, track_dir)
     opened = opening.open()
     chosen = build_method(method, opened, settings)
     limit = read_memory_limit(chosen, max_memory)
     require_losses(chosen, track)
+    require_steps(chosen, checkpoint)
     began, aside = time.monotonic(), 0.0
     with show_progress_with_steps(progress, opened) as report:
 
@@ -184,11 +185,14 @@ def erase(
     return dataclasses.replace(edit, meta={**edit.meta, "cost": measure_cost(opened, began + aside)})
 
 
-def check_before_opening(method: Method, erasure: Erasure, max_memory: str | int | None, track: Track) -> None:
+def check_before_opening(
+    method: Method, erasure: Erasure, max_memory: str | int | None, track: Track, checkpoint: str | Path | None
+) -> None:
     """Makes the checks of a method and a request that need no open model; raises ValueError as `erase`."""
     method.check(erasure)
     read_memory_limit(method, max_memory)
     require_losses(method, track)
+    require_steps(method, checkpoint)
 
 
 def _tell_losses(name: str, report: Report, log: Log) -> Callable[..., None]:
@@ -245,6 +249,15 @@ def require_losses(method: Method, track: Track) -> None:
         raise ValueError(
             f"only a training has losses to track, and {find_method_name(method)} is {method.kind}: omit --track; "
             "`efface evaluate --track` tracks the rates of its edit"
+        )
+
+
+def require_steps(method: Method, checkpoint: str | Path | None) -> None:
+    """Raises ValueError where a checkpoint is named for a method that has no training to continue."""
+    if checkpoint and method.kind in ("closed form", "inference time"):
+        raise ValueError(
+            f"only a training is continued from a file, and {find_method_name(method)} is {method.kind}: omit "
+            "--checkpoint"
         )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from ..concept import check_choice
 from ..edits.strength import check_strength
 from ..suites.make import check_suite, needs_world
 from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
-from .case import Case, Words
+from .case import Case, Words, check_share
+from .drawing import SAMPLERS, Sampler
 from .memory import with_memory_advice
 from .progress import Progress, show_progress_with_steps
 from .resources import LazyModel, build_judges, choose_suite, open_later, open_to_judge, to_file_name
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ..scorers import Judge
     from ..suites.spec import Suite
 
-Sampler = Literal["own", "ddim", "dpm", "unipc"]
+Attacks = Literal["none", "standard"]
 
 
 @with_memory_advice
@@ -44,7 +46,7 @@ def evaluate(
     sizes: Mapping[str, int] | None = None,
     fraction: float = 1.0,
     images: str | Path | None = None,
-    attacks: Literal["none", "standard"] = "none",
+    attacks: Attacks = "none",
     strength: float = 1.0,
     steps: int | None = None,
     guidance: float | None = None,
@@ -86,14 +88,17 @@ def evaluate(
         numbers are misleading.
 
     Raises:
-        ValueError: a suite, scorer or protocol is unknown or can't judge what was erased, the edit is of another base,
-            or the folder holds another evaluation.
+        ValueError: a suite, group, scorer, protocol, sampler or kind of attacks is unknown or can't judge what was
+            erased, a number is impossible, the edit is of another base, or the folder holds another evaluation.
         OSError: a file is missing, or the folder can't be written in.
 
     Example:
         >>> record = efface.evaluate(model, edit, "out/cat", per_group=16)  # doctest: +SKIP
     """
     check_strength(strength)
+    check_choice("attacks", attacks, get_args(Attacks))
+    check_choice("sampler", sampler, SAMPLERS)
+    check_share(fraction)
     check_trackers(track, track_dir)
     opening, folder, named = open_later(model), Path(out), str(suite)
     if named:
@@ -154,6 +159,7 @@ def check_evaluation(
     """The suite and the scorers for an edit that does not exist yet; arguments and errors are those of `evaluate`."""
     from ..evaluation import protocols
 
+    check_share(fraction)
     if named := str(suite):
         check_suite(named)
     case, rules = Case.from_request(model, request), protocols.find_protocol(protocol) if protocol else None

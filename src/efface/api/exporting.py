@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
+from ..concept import check_choice
 from ..edits.strength import check_strength
 from ..files import check_file, check_room, hash_file, make_scratch, read_json, write_tensors, write_whole
 from ..interchange.formats import WHOLE, Format
@@ -116,6 +117,8 @@ def write_export(
     """Does what `export` does, with the same arguments and errors, and also returns the result of the check."""
     check_strength(strength)
     place = Path(out)
+    check_choice("dtype", dtype, get_args(Dtype))
+    check_choice("format", format or "diffusers", get_args(Format))
     kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
     sidecar = place / RECORD if kind == "diffusers" else place.with_suffix(".json")
     _check_place(place, sidecar, kind)
@@ -136,10 +139,8 @@ def write_export(
     opening = open_later(model)
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
     found.check_exportable()  # before the base is opened
-    if isinstance(model, str | Path):
-        opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
-    else:
-        opened = opening.open()
+    named = isinstance(model, str | Path)
+    opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32") if named else opening.open()
     refuse_export(opened.name, opened.quantised)
     check_format(opened, found, kind, choice)
     if kind in WHOLE:
@@ -161,9 +162,8 @@ def _count_bytes(model: Model, kind: Format) -> int:
 
 def _check_place(place: Path, sidecar: Path, kind: Format) -> None:
     if place.exists():
-        raise FileExistsError(
-            f"{place} exists already; name a {'folder' if kind == 'diffusers' else 'file'} that does not"
-        )
+        what = "folder" if kind == "diffusers" else "file"
+        raise FileExistsError(f"{place} exists already; name a {what} that does not")
     if (kind == "diffusers") == (place.suffix == ".safetensors"):
         wants = "a folder, or --format single-file" if kind == "diffusers" else "a file that ends in .safetensors"
         raise ValueError(f"--out {place} does not suit --format {kind}; name {wants}")
@@ -204,7 +204,7 @@ def _export_whole(job: _Job) -> dict[str, Any]:
         with edit.apply(model, job.strength):
             record = {"model": hide_folder(model.name), "strength": job.strength, "edit": hide_model_folder(edit)}
             if kind == "diffusers":
-                save_folder(model, made, {**record, "model": model.name, "edit": dict(edit.meta)})
+                save_folder(model, made, record)
             else:
                 save = original.save_original if model.architecture in original.PREFIXES else single_file.save
                 save(model, made, record)

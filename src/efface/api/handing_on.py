@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
     """Writes a model with the applied edit, its card and its record as a folder, whole or not at all.
 
     Args:
-        about: the base's name, the strength, and under "edit" the edit's record.
+        about: the base's name, the strength, and under "edit" the edit's record, both without paths of this machine.
 
     Raises:
         FileExistsError, OSError: the folder exists, or can't be written.
@@ -32,18 +33,27 @@ def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
         for each in list(inner.iterdir()):
             each.rename(made / each.name)
         inner.rmdir()
-        name = hide_folder(model.name)
-        forget_paths(made, name)
-        public = json.loads(json.dumps(about, default=str).replace(json.dumps(model.name)[1:-1], name))
+        forget_paths(made, hide_folder(model.name))
+        public = json.loads(json.dumps(about, default=str))
         write_whole(made / RECORD, json.dumps(public, indent=1, ensure_ascii=False) + "\n")
         write_whole(made / CARD, write_card(public))
     return folder
 
 
 def hide_folder(name: str) -> str:
-    """A model's name without this machine's folders: the last part of a path, or the whole of a hub id."""
+    """A model's name without this machine's folders: the last part of a path, or the whole of a hub id.
+
+    A name that is no path here may be one elsewhere: a hub id has at most one slash, and does not begin with a point.
+
+    >>> hide_folder("/models/sd"), hide_folder("me/sd"), hide_folder("/models/x.safetensors@/models/sd")
+    ('sd', 'me/sd', 'x.safetensors@sd')
+    """
+    file, at, folder = name.partition(".safetensors@")
+    if at and not Path(name).exists():
+        return f"{hide_folder(f'{file}.safetensors')}@{hide_folder(folder)}"
     place = Path(name)
-    return place.name if place.is_absolute() or place.exists() else name
+    known = place.is_absolute() or place.exists() or name.startswith(".") or name.count("/") > 1
+    return Path(os.path.abspath(name)).name if known else name
 
 
 def hide_model_folder(edit: Edit) -> dict[str, Any]:

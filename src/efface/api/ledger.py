@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..edits.strength import check_strength
 from ..files import check_file, hash_file
 from ..suites.make import make_suite
-from ..suites.rows import build
+from ..suites.rows import build, spread
 from .memory import with_memory_advice
 from .progress import Progress, show_progress
 from .resources import build_judges, choose_suite, find_world, open_later
@@ -59,8 +59,8 @@ def add_to_ledger(
 
     Raises:
         FileNotFoundError, ValueError: the ledger is not named FILE.json, there is no such edit, it is in the ledger
-            already, an earlier one has changed, the base is another one, there are two guides, or a target has no
-            prompts or judges.
+            already, an earlier one has changed, another process changed the ledger meanwhile, the base is another one,
+            there are two guides, or a target has no prompts or judges.
     """
     check_strength(strength)
     if rows < 1:
@@ -73,11 +73,8 @@ def add_to_ledger(
     if Path(ledger).suffix != ".json":
         raise ValueError(f"a ledger is a JSON file: name it FILE.json, got {ledger}")
     place = check_file(Path(ledger))
-    book = (
-        read_ledger(place)
-        if place.is_file()
-        else {"format": "efface-ledger", "version": FORMAT_VERSION, "entries": [], "checks": []}
-    )
+    new = {"format": "efface-ledger", "version": FORMAT_VERSION, "entries": [], "checks": []}
+    book = read_ledger(place) if place.is_file() else new
     entry = _enter(book, place, Path(edit), strength)
     entries = [*book["entries"], entry]
     edits = [Edit.load(_find_edit(place, each)) for each in entries]
@@ -102,6 +99,8 @@ def add_to_ledger(
                 rates.append(measure_target_rate(opened, own, some, Settings()).model_dump())
         report("checking erasures", len(edits), len(edits))
     checks = [*book["checks"], {"after": len(entries), "shown": rates}]
+    if book != (read_ledger(place) if place.is_file() else new):
+        raise ValueError(f"{place} was changed by another process meanwhile; enter {edit} again, after what it has now")
     whole = {**book, "model": opening.name, "fingerprint": opened.fingerprint(), "entries": entries, "checks": checks}
     return write_sealed(place, Ledger.model_validate(whole)).model_dump(mode="json")
 
@@ -152,4 +151,4 @@ def _pick_rows(request: Any, known: Any, suite: str, count: int) -> list[Row]:
     found = [row for row in made.rows if row.role != "keep"]
     if not found:
         raise ValueError(f"no prompt of {suite or 'the suite'} asks for {', '.join(request.targets)}")
-    return found[:: max(1, len(found) // count)][:count]
+    return spread(found, count)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..concept import check_choice
 from ..edits.strength import check_strength
 from ..files import check_folder
 from .case import to_tuple
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..edits.edit import Edit
     from ..models.base import Model
 
+Inverter = Literal["base", "edit"]
 KINDS = ("before", "base", "after")
 
 
@@ -48,7 +50,7 @@ def purify(
     steps: int = 50,
     guidance: float = 2.0,
     refine: int = 0,
-    invert_with: Literal["base", "edit"] = "base",
+    invert_with: Inverter = "base",
     strength: float = 1.0,
     overwrite: bool = False,
     progress: Progress = None,
@@ -86,6 +88,7 @@ def purify(
         raise ValueError(
             f"--steps is at least 1, --refine and --guidance at least 0; got {steps}, {refine}, {guidance:g}"
         )
+    check_choice("invert_with", invert_with, get_args(Inverter))
     if not prompt.strip():
         raise ValueError("the prompt is empty; describe what the pictures show, including what the edit erases")
     check_strength(strength)

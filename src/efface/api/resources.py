@@ -13,7 +13,7 @@ from ..concept import Erasure, check_phrases
 from ..files import read_json
 from ..plurals import write_count, write_percent
 from ..suites import world
-from ..suites.rows import build
+from ..suites.rows import build, spread
 from ..suites.world import World, locate
 from .progress import Report, report_nothing
 
@@ -194,8 +194,7 @@ def warn_if_undrawn(
     """
     from ..evaluation.evaluate import Settings, measure_target_rate
 
-    rows = suite.select_group("target")
-    rows = rows[:: max(1, len(rows) // LOOK)][:LOOK]
+    rows = spread(suite.select_group("target"), LOOK)
     able = [judge for judge in judges if rows and judge.question == rows[0].asks]
     if not able:
         return None

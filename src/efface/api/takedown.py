@@ -28,6 +28,7 @@ from .takedown_stages import (
     choose_trial,
     describe_no_export,
     export_trial,
+    refusing_draft,
     require_own_export,
     try_method,
 )
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 REQUEST = "request.json"
 """The file of the request, so that a folder is continued only for the same request."""
+DRAFT = "suite.csv"
+"""The file of a suite that is drafted for the request."""
 OF_PEOPLE = (".csv", ".log", ".txt")
 """Suffixes of files that people put into the folder of a takedown before it begins."""
 OF_WORLDS = ("object", "style")
@@ -136,14 +139,14 @@ def takedown(
     judges = scorers or (() if serves else tuple(propose_judges(own)))
     opened = open_to_judge(opening)
     methods = choose_methods(opened, erasure, method, how.tries, settings=settings or {})
-    chosen = _choose_suite(opened, erasure, str(suite), known, uses_world, own.name, folder, how)
-    panel = build_judges(opening.name, chosen.suite, judges, known)
-    _check_judges(chosen, panel)
     table = read_choice_table().describe(opened) if method == "auto" else ""
-    named = [judge.name for judge in panel]
     styles = known is not None and set(known.spell_names(erasure.targets)) <= set(known.styles)
     told_kind = "style" if uses_world and styles else own.name  # of the model's own names, its world knows the kind
-    with show_progress(progress) as told:
+    with refusing_draft(folder / DRAFT), show_progress(progress) as told:
+        chosen = _choose_suite(opened, erasure, str(suite), known, uses_world, own.name, folder, how)
+        panel = build_judges(opening.name, chosen.suite, judges, known)
+        _check_judges(chosen, panel)
+        named = [judge.name for judge in panel]
         plan = takedown_plan.build_plan(
             opened, erasure, told_kind, profile, methods, chosen.suite, named, table, settings, told
         )
@@ -177,7 +180,7 @@ def _choose_suite(
     if known and uses_world:
         name = choose_suite(erasure, known)
     elif not named:
-        file = folder / "suite.csv"
+        file = folder / DRAFT
         if not file.is_file():  # one that people edited stays
             draft = draft_suite(model, erasure.targets, file, kind=kind, size=size or 160)
         name, size = str(file), None  # a draft has its own numbers of pictures
@@ -188,17 +191,13 @@ def _choose_suite(
 
 
 def _check_judges(chosen: ChosenSuite, panel: Sequence[Judge]) -> None:
-    """Raises ValueError where the judges can't judge the suite, or whether the target is there; removes a new draft."""
+    """Raises ValueError where the judges can't judge the suite, or whether the target is there."""
     from ..evaluation.evaluate import check_scorers
     from ..robustness.refusing import find_judges
 
-    try:
-        check_scorers(panel, chosen.suite)
-        for row in [row for row in chosen.suite.rows if row.role != "keep"][:1]:
-            find_judges(panel, row)
-    except ValueError:
-        chosen.remove_draft()
-        raise
+    check_scorers(panel, chosen.suite)
+    for row in [row for row in chosen.suite.rows if row.role != "keep"][:1]:
+        find_judges(panel, row)
 
 
 def _try_methods(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,9 +65,25 @@ class ChosenSuite:
     def remove_draft(self) -> None:
         """Removes what this call drafted, with its folder if that is empty; a file that was there before stays."""
         if self.draft:
-            self.draft.unlink()
-            if not any(self.draft.parent.iterdir()):
-                self.draft.parent.rmdir()
+            _remove_draft(self.draft)
+
+
+@contextmanager
+def refusing_draft(file: Path) -> Iterator[None]:
+    """Removes a suite that is drafted inside the block if the block raises: a later request would be judged by it."""
+    there = file.exists()
+    try:
+        yield
+    except BaseException:
+        if not there and file.is_file():
+            _remove_draft(file)
+        raise
+
+
+def _remove_draft(file: Path) -> None:
+    file.unlink()
+    if not any(file.parent.iterdir()):
+        file.parent.rmdir()
 
 
 @dataclass(frozen=True)

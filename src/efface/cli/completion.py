@@ -115,11 +115,9 @@ def _list_erase_flags() -> list[str]:
 
 def _list_method_flags(name: str) -> list[str]:
     """Lists a method's flags, which are read from its source, so that torch is not imported."""
-    found: dict[str, None] = {}
+    found: dict[str, str | None] = {}
     for each in reversed(list(walk_lineage(METHODS.find_entry(name).written))):
-        found |= {
-            f"--{field.removesuffix('_').replace('_', '-')}": None
-            for field, line in list_fields(each.node).items()
-            if not is_trait(line)
-        }
+        for field, line in list_fields(each.node).items():
+            flag = f"--{field.removesuffix('_').replace('_', '-')}"
+            found.pop(flag, None) if is_trait(line) else found.setdefault(flag)
     return list(found)

@@ -128,7 +128,7 @@ class Request:
 
         asked = self.request
         erasure = build_request(asked.model, asked.target, asked.anchor, asked.keep)
-        check_before_opening(method, erasure, self.memory.max_memory, self.output.track)
+        check_before_opening(method, erasure, self.memory.max_memory, self.output.track, self.output.checkpoint)
         try:
             return erase(
                 LazyModel(asked.model, self.open_model),

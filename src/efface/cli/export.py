@@ -35,10 +35,10 @@ class Export:
     """The edit to apply."""
     out: Path
     """Folder to write, or file that ends in .safetensors; it must not exist yet."""
-    format: Format = "diffusers"
+    format: Format | None = None
     """A diffusers folder; one file in the original layout of Stable Diffusion 1 to 3.5 or FLUX.1; or the edit alone as
     a LoRA: `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which
-    dense changes are exact."""
+    dense changes are exact. By default a folder, or the one file where --out ends in .safetensors."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the weights written."""
     strength: float = 1.0
@@ -67,7 +67,7 @@ class Export:
             pictures=self.pictures,
         )
         tell_export(made)
-        kind = "folder" if self.format == "diffusers" else "file"
+        kind = "folder" if made.format == "diffusers" else "file"
         print_result({kind: str(self.out), **made.about}, self.json, str(self.out))
 
 

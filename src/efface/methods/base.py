@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..concept import Erasure, check_phrases, check_templates
+from ..concept import Erasure, check_choices, check_phrases, check_templates
 from ..edits.edit import Edit
 from ..edits.provenance import describe_run
 from ..functional.schedules import Space
@@ -38,9 +38,8 @@ class Method(ABC):
             name: str = "unet.conv_out.weight"
 
             def train(self, model, erasure, built, progress, checkpoint):
-                record = self.build_record(model, erasure)
                 values = {self.name: torch.zeros_like(model.weights[self.name], device="cpu")}
-                return Edit(values, {**record, "versions": read_versions(), "notes": {}})
+                return Edit(values, {**self.build_record(model, erasure), "versions": read_versions(), "notes": {}})
     """
 
     kind: ClassVar[Kind] = "closed form"
@@ -117,8 +116,9 @@ class Method(ABC):
         return describe_run(model, erasure, type(self).__name__, dataclasses.asdict(self))
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """Raises ValueError where the method cannot use what the request holds, or cannot serve the model."""
+        """Raises ValueError where the method cannot use a setting or what is requested, or cannot serve the model."""
         name = type(self).__name__
+        check_choices(self)
         if model is not None and model.architecture not in (served := expand(self.architectures)):
             reasons = {kind: why for group, why in self.unserved.items() for kind in expand([group])}
             why = reasons.get(model.architecture)

@@ -5,7 +5,7 @@ import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..concept import fold_name
 from ..files.formats import PROMPT
@@ -76,7 +76,7 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
                 raise ValueError(f"{case} {number} stands on line {seen[number]} already")
             start = parse_whole(table.read_text(i, seed), seed) if seed else derive_seed(text, number)
             scale = parse_guidance(table.read_text(i, guidance), guidance) if guidance else None
-            same = (text, start, scale, table.read_text(i, label), table.read_text(i, second))
+            same = (text, start, scale, *(fold_name(table.read_text(i, column)) for column in (label, second)))
             if drawn.setdefault(same, line) != line:
                 left_out.append(LeftOut(line, "it repeats an earlier line, so it would count one picture twice"))
                 continue
@@ -95,7 +95,17 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
         except ValueError as error:
             problems.append(f"line {line}: {error}")
     refuse(table.file, problems)
-    return out, left_out
+    return spell_alike(out), left_out
+
+
+def spell_alike(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with labels of one name spelled as the first of them: "Cat" and "cat" are one concept."""
+    first: dict[str, str] = {}
+
+    def spell(label: str) -> str:
+        return first.setdefault(fold_name(label), label)
+
+    return [replace(entry, label=spell(entry.label), second=spell(entry.second)) for entry in entries]
 
 
 def check_prompts(table: Table) -> None:

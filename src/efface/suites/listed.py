@@ -17,15 +17,7 @@ from ..concept import Erasure, fold_name
 from ..functional.words import split_label
 from ..plurals import write_count
 from .entries import CASE, GROUP, GROUPS, GUIDANCE, PROMPT, SECOND, SEED, Entry, LeftOut, check_prompts, read_entries
-from .questions import (
-    I2P,
-    NOTHING,
-    Question,
-    find_named,
-    find_question,
-    is_erased,
-    is_nudity,
-)
+from .questions import I2P, NOTHING, Question, find_named, find_question, is_erased, is_nudity
 from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups
 from .summary import SHOWN, ListSummary
 from .table import Table, read_table
@@ -219,7 +211,8 @@ class Roles:
     def assign(self, entry: Entry) -> list[Row]:
         """The rows of an entry: one, or none for a prompt that is left out.
 
-        There is a row for each of two things of which one is a target, and for each of the targets that a prompt names.
+        There is a row for each of two things of which one is a target, and for each target that a prompt names, though
+        one for nudity by all its words.
         """
         question = self.question
         if question.how == "captions":
@@ -230,7 +223,7 @@ class Roles:
             return self._build_labelled_rows(entry)
         named = self._list_named_targets(entry)
         if named:
-            return [self._build_row(entry, "target", name) for name in named]
+            return list({row.id: row for row in (self._build_row(entry, "target", name) for name in named)}.values())
         return [self._build_row(entry, "caption", "")] if question.rest else []
 
     def _list_named_targets(self, entry: Entry) -> list[str]:

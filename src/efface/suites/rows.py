@@ -191,6 +191,13 @@ class ConceptRoles:
         return [("", ""), *named]
 
 
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """At most `count` of the rows, at even distances from the first to the last, in their order."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
 def interleave(scenes: list[PromptScene], rng: random.Random) -> list[PromptScene]:
     """Shuffles scenes so that any first few have a style, and a background, in half of the cases.
 
