@@ -153,7 +153,7 @@ def p4d(model: Any) -> Difference:
             goal = s.predict(states, s.read(s.tokens(*PROMPTS)), s.base)
         errors = mse_rows(s.predict(states, s.insert(["", ""], at)), goal)
         found = beside.denoising.differentiate(
-            beside._predict_goal(states), at.detach(), lambda words, _: beside._encode(words)
+            beside._predict_goal(states), at.detach(), lambda words, _: beside._encode(words, [""] * len(words))
         )
         (grad,) = torch.autograd.grad(errors.sum(), [at], retain_graph=True)
         point = before.clone().requires_grad_()
@@ -190,7 +190,7 @@ def mma(model: Any) -> Difference:
         said = s.insert(["", ""], at).flatten(1)
         errors = 1 - (said * wanted).sum(1) / (said.norm(dim=1) * wanted.norm(dim=1))
         mine = ours.table[ours.ids].clone().requires_grad_()
-        far = ours._measure_distance(mine, ours.wanted)
+        far = ours._measure_distance(mine, ours.ids, ours.wanted)
         (grad,) = torch.autograd.grad(far.sum(), [mine])
         return compare_errors((far.detach(), grad), errors, at)
 

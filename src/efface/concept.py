@@ -114,7 +114,7 @@ def check_choices(settings: Any) -> None:
         return
     for field in fields(settings):
         if get_origin(hints[field.name]) is Literal:
-            check_choice(field.name, getattr(settings, field.name), get_args(hints[field.name]))
+            check_choice(field.name.replace("_", " "), getattr(settings, field.name), get_args(hints[field.name]))
 
 
 def require_positive(settings: Any, *names: str) -> None:

@@ -165,7 +165,7 @@ def test_bad_settings(eps_model):
         ({"attack_tokens": 0}, "at least 1 token"),
         ({"attack_tokens": 7}, "7 tokens before the prompt do not fit; tiny reads 6"),
         ({"attack_lr": 0.0}, "lr above 0"),
-        ({"attack_start": "last"}, "an attack starts at latest or random, not 'last'"),
+        ({"attack_start": "last"}, "no attack start 'last'; there are latest, random"),
         ({"retain_batch": 0}, "at least 1 word to retain"),
         ({"retain_template": "a photo"}, "a template holds the concept"),
         ({"retain_words": 0}, "no word to hold in place is left of 0"),

@@ -200,7 +200,7 @@ def test_a_model_without_a_tokenizer_is_refused_before_work(name, eps_model, mon
         ("nullspace", {"threshold": 1e-9}, r"threshold is in \[1e-6, 1\), got 1e-09"),
         ("nullspace", {"free": 1.5}, "free is a share of the directions, at most 1, got 1.5"),
         ("uce", {"templates": ("a",)}, "a template holds the concept"),
-        ("uce", {"tokens": "some"}, "no choice of tokens 'some'"),
+        ("uce", {"tokens": "some"}, "no tokens 'some'; there are last-subject, all"),
     ],
 )
 def test_bad_settings(name, bad, message, eps_model: StableDiffusion, monkeypatch):

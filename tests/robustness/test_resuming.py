@@ -82,8 +82,9 @@ def test_attacks_in_one_folder_add_up(setup: Setup, monkeypatch: pytest.MonkeyPa
 def test_rows_of_an_earlier_version_of_an_attack_are_not_counted_as_todays(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Version 1 of random prefixes cut a prompt's end off, and version 2 of inversion left T5 without a prompt."""
-    assert (RandomPrefix.version, ConceptInversion.version) == ("2", "3")
+    """Version 1 of random prefixes cut a prompt's end off; version 2 of inversion left T5 without a prompt, and version
+    3 read braces where a prompt named the concept again."""
+    assert (RandomPrefix.version, ConceptInversion.version) == ("2", "4")
 
     with monkeypatch.context() as before:
         before.setattr(RandomPrefix, "version", "1")

@@ -212,13 +212,13 @@ def test_recordings_under_one_rescaled_guidance_are_not_those_under_another(eps_
     assert len(set(found)) == 3 and found[1] == found[3]
 
 
-def test_the_expected_pictures_are_drawn_together_with_one_that_nobody_announced(eps_model, monkeypatch):
+def test_expected_pictures_are_drawn_together_and_one_that_nobody_announced_by_itself(eps_model, monkeypatch):
     context, sample, drawn = build_context(eps_model, draw_steps=2), eps_model.sample, []
     monkeypatch.setattr(eps_model, "sample", lambda c, *a, **how: (drawn.append(len(c)), sample(c, *a, **how))[1])
     eps_model.draw_batch, source, words = 8, Pictures(1, 2, 3.0), ["dog", "rose"]
     source.expect(["cat", "dog"])
     source.sample_states(context, step_of(context, [1, 1]), words, eps_model.encode(words))
-    assert drawn == [3] and source.store.keys() == {"cat", "dog", "rose"}
+    assert drawn == [2, 1] and source.store.keys() == {"cat", "dog", "rose"}
 
 
 def test_few_pictures_are_encoded_at_once_and_all_keep_their_places():
