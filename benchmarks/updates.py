@@ -203,8 +203,9 @@ class Updates:
         found: dict[str, Any] = {}
         for who, edit in (("ours", ours), ("plain", other)):
             where = self.out / name / f"{target}-{seed}" / who
-            more: dict[str, Any] = {"sizes": SIZES, "fraction": self.fraction, "images": self.out / "images"}
-            record = efface.evaluate(model, edit, where, progress=False, **more)
+            record = efface.evaluate(
+                model, edit, where, sizes=SIZES, fraction=self.fraction, images=self.out / "images", progress=False
+            )
             rates = {metric: record.find(*metric.split("/")) for metric in METRICS}
             found[f"{who}_rates"] = {metric: rate.edited.value for metric, rate in rates.items() if rate}
             found["base_rates"] = {metric: rate.base.value for metric, rate in rates.items() if rate and rate.base}

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from on_fake_cuda import needs_compiler, run_script
 
-from fake_cuda.build import find_compiler, run_on_fake_cuda
-
-COMPILER = find_compiler()
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
-SCRIPT = Path(__file__).parent / "attacks_script.py"
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16", "bf16"])
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"dtype": request.param} | json.loads(
-        run_on_fake_cuda(str(COMPILER), SCRIPT, request.param).splitlines()[-1]
-    )
+    return {"dtype": request.param} | run_script("attacks", request.param)
 
 
 def test_attacks_find_what_they_find_on_a_cpu(found: dict[str, Any]) -> None:

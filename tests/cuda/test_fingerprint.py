@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import pytest
-
-from fake_cuda.build import find_compiler, run_on_fake_cuda
-
-COMPILER = find_compiler()
-SCRIPT = Path(__file__).parent / "fingerprint_script.py"
+from on_fake_cuda import needs_compiler, run_script
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
+@needs_compiler
 def test_a_fingerprint_reads_each_weight_once_in_pieces() -> None:
-    found = json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
+    found = run_script("fingerprint")
     assert found["same"] and found["largest weight"] > found["piece"]
     assert found["copied"] == found["bytes"]
     assert found["largest copy"] <= found["piece"]

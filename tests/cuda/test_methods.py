@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from on_fake_cuda import needs_compiler, run_script
 from tiny_pair import DTYPES
 
-from fake_cuda.build import find_compiler, run_on_fake_cuda
 from monte_carlo import compute_bound
 from precise_results import HALF
 from tiny_fits import list_served
 
-COMPILER = find_compiler()
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
-SCRIPT = Path(__file__).parent / "methods_script.py"
+pytestmark = needs_compiler
 NAMES = (*list_served("sd"), "esd student")
 MOST_WAITS = 2
 """Of the host for the device, in an update."""
@@ -31,7 +27,7 @@ the roundoff, and the distance with its root."""
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
+    return run_script("methods")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("negative", "safree", "sld")])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from on_fake_cuda import needs_compiler, run_script
 
-from fake_cuda.build import find_compiler, run_on_fake_cuda
-
-COMPILER = find_compiler()
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
-SCRIPT = Path(__file__).parent / "opening_script.py"
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
+    return run_script("opening")
 
 
 def test_pipelines_in_memory_open_in_their_own_dtype_and_are_not_taken_for_quantized(found: dict[str, Any]) -> None:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-
-from fake_cuda.build import find_compiler, run_on_fake_cuda
-
-COMPILER = find_compiler()
-SCRIPT = Path(__file__).parent / "plans_script.py"
+from on_fake_cuda import needs_compiler, run_script
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
+@needs_compiler
 def test_the_plan_is_what_the_device_hands_out() -> None:
-    found = json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
+    found = run_script("plans")
     for name, row in found.items():
         assert row["planned GB"] == pytest.approx(row["peak GB"], rel=0.1), (name, row)
     assert set(found) == {"esd", "eap", "erasediff"}

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from on_fake_cuda import needs_compiler, run_script
 from tiny_pair import DTYPES
 
-from fake_cuda.build import find_compiler, run_on_fake_cuda
 from monte_carlo import compute_bound
 from precise_results import HALF
 
-COMPILER = find_compiler()
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
-SCRIPT = Path(__file__).parent / "playground_script.py"
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
+    return run_script("playground")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

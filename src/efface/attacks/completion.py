@@ -26,7 +26,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..concept import require_positive
+from ..concept import check_choice, require_positive
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
@@ -56,8 +56,7 @@ class Completion(Attack):
     """Largest number of pictures of the concept to choose from."""
 
     def check_settings(self) -> None:
-        if self.how not in get_args(How):
-            raise ValueError(f"no completion {self.how!r}; there are {', '.join(get_args(How))}")
+        check_choice("completion", self.how, get_args(How))
         if not self.strengths or not 0 < min(self.strengths) <= max(self.strengths) < 1:
             raise ValueError(f"strengths lie between 0 and 1, for example 0.7; got {self.strengths}")
         if not self.halves or not set(self.halves) <= set(get_args(Half)):

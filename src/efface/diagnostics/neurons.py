@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..concept import check_choice
 from ..edits.edit import Edit
 from ..functional.neurons import (
     Contrast,
@@ -62,8 +63,7 @@ class NeuronConfig:
         for name in ("seeds", "points", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.correlation not in get_args(Correlation):
-            raise ValueError(f"no correlation {self.correlation!r}; there are {', '.join(get_args(Correlation))}")
+        check_choice("correlation", self.correlation, get_args(Correlation))
         if not 0 < self.top < 1:
             raise ValueError(f"the share of neurons is above 0 and below 1, got {self.top:g}")
 

@@ -12,6 +12,8 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..concept import check_choice
+
 Rule = Literal["adam", "sign"]
 
 
@@ -45,8 +47,7 @@ def descend(
         radius: the largest distance of each number from the start, to which inputs are clipped; None for no bound.
         factor: the factor of errors before they are differentiated, by which gradients are divided after (fp16).
     """
-    if rule not in get_args(Rule):
-        raise ValueError(f"no rule {rule!r}; there are {', '.join(get_args(Rule))}")
+    check_choice("rule", rule, get_args(Rule))
     if steps < 0 or lr <= 0 or (radius is not None and radius <= 0):
         raise ValueError(f"steps are not negative, lr and radius above 0: got {steps}, {lr}, {radius}")
     start = start.detach()

@@ -24,6 +24,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..concept import check_choice
+
 Space = Literal["eps", "v", "x0", "flow"]
 
 
@@ -157,8 +159,7 @@ def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
         ValueError: there is no such space.
     """
     for name in (native, space):
-        if name not in get_args(Space):
-            raise ValueError(f"no space {name!r}; there are {', '.join(get_args(Space))}")
+        check_choice("space", name, get_args(Space))
     picture, noise = level.alpha.square().float(), level.sigma.square().float()
     if native == "flow":  # the quotient below with the noise cancelled, so that it holds at sigma 0 and 1 too
         reach = (level.alpha + level.sigma).square().float()

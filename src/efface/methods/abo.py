@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
-from ..concept import Erasure
+from ..concept import Erasure, check_choice
 from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Source, Term, Update
@@ -55,8 +55,7 @@ class ABO(TrajectoryMethod):
 
     def __post_init__(self) -> None:
         TrajectoryMethod.__post_init__(self)
-        if self.states not in get_args(StateKind):
-            raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(StateKind))}")
+        check_choice("states", self.states, get_args(StateKind))
         if self.images and self.states != "pictures":
             raise ValueError(f"states on {self.states} do not use images={self.images!r}; --states pictures does")
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, check_templates
+from ..concept import Erasure, check_choice, check_templates
 from ..edits.edit import Edit
 from ..edits.provenance import read_versions
 from ..functional.words import exclude_overlaps
@@ -174,8 +174,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
-        if self.tokens not in get_args(Tokens):
-            raise ValueError(f"no choice of tokens {self.tokens!r}; there are {', '.join(get_args(Tokens))}")
+        check_choice("choice of tokens", self.tokens, get_args(Tokens))
 
     def read_pairs(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
         """Rows c [n, d] of the targets and c* [n, d] of what they become: the anchor in the same template.

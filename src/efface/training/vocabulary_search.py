@@ -15,6 +15,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..concept import check_choice
 from ..functional.candidates import find_apart, find_k_closest, measure_distances, pick_spread
 from ..functional.gumbel import gumbel_softmax
 from ..functional.words import list_other_words
@@ -99,8 +100,7 @@ class SearchConfig:
             raise ValueError(f"a hard choice is of one candidate; top={self.top} mixes some, and needs hard=False")
         if self.steps_per_round < 0:
             raise ValueError(f"search_turns is at least 0, got {self.steps_per_round}")
-        if self.gradient not in get_args(SearchGradient):
-            raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
+        check_choice("search gradient", self.gradient, get_args(SearchGradient))
         if self.gradient == "score" and not self.single:
             raise ValueError("the score gradient is that of one chosen word, not of a mixture: give hard=True")
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ...concept import check_choice
 from ...functional.value_function import inner, multiplier
 from ..interfaces import Balance, GradOf, LossRole
 
@@ -36,8 +37,7 @@ class Constrained(Balance):
     """Number of steps of the inner loop, for the rate "gap" alone."""
 
     def __post_init__(self) -> None:
-        if self.rate not in get_args(Rate):
-            raise ValueError(f"no rate {self.rate!r}; there are {', '.join(get_args(Rate))}")
+        check_choice("rate", self.rate, get_args(Rate))
         if self.eta < 0:
             raise ValueError(f"eta must not be below 0, which would undo the forgetting, got {self.eta}")
         if (self.rate == "gap") != (self.inner > 0):

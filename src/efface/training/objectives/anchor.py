@@ -12,6 +12,7 @@ from typing import Literal, final, get_args
 
 from torch import Tensor
 
+from ...concept import check_choice
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Context, LossRole, Query, Source, Step, Term
@@ -41,8 +42,7 @@ class Anchor(Term):
         states: Literal["target", "anchor"] = "target",
         teacher: Teacher = "frozen",
     ) -> None:
-        if teacher not in get_args(Teacher):
-            raise ValueError(f"no teacher {teacher!r}; there are {', '.join(get_args(Teacher))}")
+        check_choice("teacher", teacher, get_args(Teacher))
         self.source, self.states = source, states
         self.teacher: Teacher = teacher
         self.space: Space = space
