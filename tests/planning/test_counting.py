@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import efface
-from efface.planning.machine import format_size, read_free_bytes, read_size
+from efface.planning.machine import format_size, read_free_bytes, read_memory_limit, read_size
 from efface.planning.plan import Plan
 from efface.planning.probe_steps import LinearFit, PeakFit
 from efface.planning.tracker import AllocationTracker, count_bytes
@@ -27,6 +27,10 @@ def test_lines_and_sizes():
     for wrong in ("", "lots", "-3GB", "GB"):
         with pytest.raises(ValueError, match="write it as 8GB"):
             read_size(wrong)
+    assert [read_memory_limit(given) for given in (None, "", 1000, "1KB")] == [None, None, 1000, 1000]
+    for nothing in (0, -1, True):
+        with pytest.raises(ValueError, match=f"a positive number of bytes or a size such as 8GB, got {nothing}"):
+            read_memory_limit(nothing)
     assert (format_size(2.5e9), format_size(3.21e6)) == ("2.50 GB", "3.2 MB")
     assert (read_free_bytes(torch.device("cpu")) or 1) > 0
 

@@ -90,19 +90,21 @@ def attack(
         check_suite(str(suite))
     chosen, skip = choose_attacks(attacks, opening.name, budget, settings or {})
     from ..evaluation.evaluate import Settings
+    from ..planning.machine import read_memory_limit
     from ..robustness.campaign import Campaign
     from ..robustness.campaign import attack as run
     from ..robustness.conditions import find_aliases
 
+    limit = read_memory_limit(max_memory)
+    how = Settings(steps, guidance, strength, scorer_timeout=scorer_timeout)
+    campaign = Campaign(rows, controls, group, worst_case, skip, seed)
     case = Case.of(opening, edit, folder)
     made = case.find_suite(str(suite), asks=asks)
     aliases = add_aliases(find_aliases(case.known, made.spec), synonyms or {})
     judges = build_judges(opening.name, made, scorers, None)
     opened = open_to_judge(opening)
-    how = Settings(steps, guidance, strength, scorer_timeout=scorer_timeout)
-    campaign = Campaign(rows, controls, group, worst_case, skip, seed)
     with show_progress_with_steps(progress, opened) as report:
-        require_gradient_memory(opened, chosen, max_memory, on_plan, report)
+        require_gradient_memory(opened, chosen, limit, on_plan, report)
         where = Path(store) if store else None
         return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report, where)
 
@@ -110,7 +112,7 @@ def attack(
 def require_gradient_memory(
     model: Model,
     attacks: Sequence[Attack],
-    max_memory: str | int | None,
+    limit: int | None,
     on_plan: Callable[[GradientPlan], None] | None,
     report: Report,
 ) -> None:
@@ -119,11 +121,10 @@ def require_gradient_memory(
     if not rows:
         return
     from ..planning.gradients import plan_gradients
-    from ..planning.machine import read_free_bytes, read_size
+    from ..planning.machine import read_free_bytes
 
     report("planning the attacks' memory", 0, 1)
-    limit = read_size(max_memory) if isinstance(max_memory, str) and max_memory else max_memory
-    plan = plan_gradients(model, rows, int(limit) if limit else read_free_bytes(model.device))
+    plan = plan_gradients(model, rows, limit or read_free_bytes(model.device))
     model.gradient_rows = plan.at_once if plan.at_once < rows else 0
     report("planning the attacks' memory", 1, 1)
     if on_plan:

@@ -159,7 +159,7 @@ def erase(
     check_trackers(track, track_dir)
     opened = opening.open()
     chosen = build_method(method, opened, settings)
-    limit = read_memory_limit(chosen, max_memory)
+    limit = read_training_limit(chosen, max_memory)
     require_losses(chosen, track)
     require_steps(chosen, checkpoint)
     began, aside = time.monotonic(), 0.0
@@ -190,7 +190,7 @@ def check_before_opening(
 ) -> None:
     """Makes the checks of a method and a request that need no open model; raises ValueError as `erase`."""
     method.check(erasure)
-    read_memory_limit(method, max_memory)
+    read_training_limit(method, max_memory)
     require_losses(method, track)
     require_steps(method, checkpoint)
 
@@ -231,16 +231,15 @@ def find_method_name(method: Method) -> str:
     return METHODS.get_name(method)
 
 
-def read_memory_limit(method: Method, given: str | int | None) -> int | None:
+def read_training_limit(method: Method, given: str | int | None) -> int | None:
     """The bytes that a run may need; raises ValueError where the method has no training that could be planned."""
-    if given is None or given == "":
-        return None
-    if method.kind != "trained":
+    from ..planning.machine import read_memory_limit
+
+    limit = read_memory_limit(given)
+    if limit is not None and method.kind != "trained":
         name = find_method_name(method)
         raise ValueError(f"only a training is planned beforehand, and {name} is {method.kind}: omit --max-memory")
-    from ..planning.machine import read_size
-
-    return read_size(given) if isinstance(given, str) else given
+    return limit
 
 
 def require_losses(method: Method, track: Track) -> None:

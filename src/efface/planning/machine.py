@@ -35,6 +35,20 @@ def read_size(text: str) -> int:
     return int(found)
 
 
+def read_memory_limit(given: str | int | None) -> int | None:
+    """The bytes that a run may need, given in bytes or as a size; None where nothing or "" is given.
+
+    Raises ValueError where it is no positive number of bytes.
+    """
+    if given is None or given == "":
+        return None
+    if isinstance(given, str):
+        return read_size(given)
+    if isinstance(given, bool) or given <= 0:
+        raise ValueError(f"max_memory has to be a positive number of bytes or a size such as 8GB, got {given!r}")
+    return int(given)
+
+
 def format_size(n: float) -> str:
     """Writes a number of bytes in GB or MB (powers of 1000)."""
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
