@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -109,3 +110,27 @@ def drive(gen: object, model: Model, look: Callable[[Sequence], object]) -> list
             candidates = gen.send([False] * len(candidates))  # type: ignore[attr-defined]
     except StopIteration:
         return out
+
+
+class Overflowing(torch.autograd.Function):
+    """Passes predictions on; gradients above a tenth of the first one's largest number overflow, as in fp16."""
+
+    bound = 0.0
+
+    @staticmethod
+    def forward(ctx, prediction: Tensor) -> Tensor:
+        return prediction.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        largest = float(grad.abs().max())
+        Overflowing.bound = Overflowing.bound or largest / 10
+        return grad * (torch.inf if largest > Overflowing.bound else 1)
+
+
+def let_gradients_overflow(model: Model, patch: pytest.MonkeyPatch) -> None:
+    """Lets the model multiply losses by 4096, with which its gradients overflow; those by 256 do not."""
+    predict = model.predict
+    patch.setattr(Overflowing, "bound", 0.0)
+    patch.setattr(type(model), "loss_factor", 4096.0)
+    patch.setattr(model, "predict", lambda *given: tuple(Overflowing.apply(said) for said in predict(*given)))

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from attack_context import Files, build_context, build_rows, build_shifted, drive, edit_of, is_same, take_snapshot
+from attack_context import (
+    Files,
+    build_context,
+    build_rows,
+    build_shifted,
+    drive,
+    edit_of,
+    is_same,
+    let_gradients_overflow,
+    take_snapshot,
+)
 from efface.attacks import inversion
 from efface.attacks.base import AttackContext, Candidate
 from efface.attacks.inversion import ConceptInversion
@@ -106,6 +116,16 @@ def test_learning_denoises_the_pictures_better_than_the_word_it_began_with(model
     found = list_embeddings(attack, context)[0][0]
     started = model.encode(["a car"]).tokens[0]
     assert error(context, found) < error(context, started)
+
+
+def test_learning_lowers_a_factor_with_which_gradients_overflow(
+    eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factor is a power of two, so that the word is the same, bit for bit, as without one."""
+    attack = Short(steps=3, batch=4, start="car")
+    plain = list_embeddings(attack, build_context(eps_model, None))[0][0]
+    let_gradients_overflow(eps_model, monkeypatch)
+    assert torch.equal(list_embeddings(attack, build_context(eps_model, None))[0][0], plain)
 
 
 def test_the_budget_is_the_number_of_passes(eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from attack_context import Files, build_context, build_rows, build_shifted, drive, edit_of, is_same, take_snapshot
+from attack_context import (
+    Files,
+    build_context,
+    build_rows,
+    build_shifted,
+    drive,
+    edit_of,
+    is_same,
+    let_gradients_overflow,
+    take_snapshot,
+)
 from efface.attacks.base import Attack, AttackContext
 from efface.attacks.merge import Merge
 from efface.attacks.prune import Prune
@@ -213,6 +223,19 @@ def test_relearning_denoises_the_pictures_better_and_better(how: str, model: Sta
         after = drive(attack.propose(context, ROWS), model, lambda candidates: error(context, "a cat"))
     assert len(after) == 3
     assert before > after[0] > after[-1]
+
+
+@pytest.mark.parametrize("how", ["lora", "dense"])
+def test_relearning_lowers_a_factor_with_which_gradients_overflow(
+    how: str, eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factor is a power of two, so that the weights are the same, bit for bit, as without one."""
+    attack = Short(steps=3, how=how, queries=1, batch=4)  # type: ignore[arg-type]
+    ((_, plain),) = list_rounds(attack, build_context(eps_model, None))
+    let_gradients_overflow(eps_model, monkeypatch)
+    ((_, scaled),) = list_rounds(attack, build_context(eps_model, None))
+    assert all(torch.equal(weight, scaled[name]) for name, weight in plain.items())
+    assert any(not torch.equal(weight, eps_model.weights[name]) for name, weight in plain.items())
 
 
 def test_relearning_calls_the_concept_what_the_rows_call_it(

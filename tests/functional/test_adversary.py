@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import pytest
 import torch
 
-from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, descend, measure_steepness
+from efface.functional.adversary import (
+    NoGradient,
+    NotFinite,
+    RowwiseAdam,
+    descend,
+    differentiate_in_range,
+    measure_steepness,
+)
 
 
 def draw_noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -80,6 +90,36 @@ def test_a_factor_that_overflows_is_made_smaller_until_the_gradient_is_finite(ga
     assert tried == tries
     with pytest.raises(NotFinite, match="gradient is not finite"):
         measure_steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at, 4.0)
+
+
+@pytest.mark.parametrize(("first", "tries"), [(4096.0, [4096.0, 256.0]), (16.0, [16.0])])
+def test_training_lowers_the_factor_until_no_gradient_overflows(first, tries):
+    """100 times the factor overflows in fp16 above 655; the small gradient of the other weight needs a large one."""
+    tried = []
+
+    def differentiate(factor):
+        tried.append(factor)
+        grads = [(torch.tensor([steep]) * factor).half().float() / factor for steep in (100.0, 0.0)]
+        return torch.ones(3), grads
+
+    grads, moves = differentiate_in_range(differentiate, first, "at step 1")
+    assert tried == tries and moves
+    assert torch.equal(torch.cat(list(grads)), torch.tensor([100.0, 0.0]))
+
+
+def test_training_tells_an_error_that_is_no_number_from_a_gradient_that_overflows():
+    tried = []
+
+    def differentiate(errors, grad, factor):
+        tried.append(factor)
+        return torch.tensor(errors), [torch.tensor(grad)]
+
+    for errors, grad, tries in (([1.0, math.nan], [1.0], 1), ([1.0], [1.0, math.inf], 3)):
+        tried.clear()
+        with pytest.raises(NotFinite, match="at step 7 the loss or its gradient is not finite"):
+            differentiate_in_range(partial(differentiate, errors, grad), 64.0, "at step 7")
+        assert len(tried) == tries  # 64, 4 and 1
+    assert differentiate_in_range(partial(differentiate, [1.0], [0.0, 0.0]), 1.0, "at step 1")[1] is False
 
 
 def test_one_number_of_the_gradient_that_is_not_finite_is_an_error():

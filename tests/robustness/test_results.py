@@ -120,6 +120,31 @@ def test_the_curve_is_the_rate_after_each_number_of_queries() -> None:
     )
 
 
+def test_a_row_is_open_where_a_picture_before_the_attack_or_within_the_queries_could_not_be_judged() -> None:
+    """The second row was not judged before; of the third, one of the pictures was not before the one that broke it."""
+    before = {"target": build_shown(True, None, False, False, False, False)}
+    told = build_result(((None, 0), (False, 3), (True, 3), (True, 3), (False, 3), (False, 3)))
+    told.row_results[ROWS[2].id] = told.row_results[ROWS[2].id].model_copy(update={"unscored": 1})
+    found = build_results({**BOTH, ("seeds", "target"): told}, before=before)
+    assert list(found.find_broken("seeds", "target").values()) == [True, None, True, True, False, False]
+    assert list(found.find_broken("seeds", "target", 2).values()) == [True, None, None, False, False, False]
+    assert find(build(found), "seeds").curve == (1 / 4, 1 / 4, 1 / 4, 3 / 5)
+
+
+def test_a_curve_whose_beginning_is_not_known_is_empty_and_not_shorter() -> None:
+    before = {"target": build_shown(*[None] * 6)}
+    broken = build_result(((True, 2),) * 6)
+    found = build_results({key: broken for key in BOTH}, before=before)
+    assert find(build(found), "seeds").curve == ()
+
+
+def test_an_attack_on_several_concepts_has_no_value_if_one_part_has_none() -> None:
+    whole = AttackResult()
+    for part in (build_result(CHANCE), AttackResult(missing="no gradient", status="no gradient"), AttackResult()):
+        whole.add(part)
+    assert (whole.missing, whole.status) == ("no gradient", "no gradient")
+
+
 def test_a_baseline_has_as_many_queries_as_the_attack_and_pictures_of_another_thing() -> None:
     one = {
         ("random-prefix", "target"): build_result(((None, 0), (True, 3), *CHANCE[2:])),

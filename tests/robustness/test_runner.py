@@ -23,7 +23,6 @@ from efface.records.attack_files import read_attacks
 from efface.robustness.campaign import attack
 from efface.robustness.conditions import find_aliases
 from efface.suites.spec import Row
-from judging_fixtures import THINGS
 from magic_word import Magic
 from runner_fixtures import CONTROLS, ROWS, TWO, Setup, choose_plainly
 
@@ -42,23 +41,6 @@ class Undo(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         yield [Candidate(self.says.replace("{}", row.prompt), row.seed) for row in rows]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Copy(Attack):
-    """Asks by magic for what the first picture shows; or, `blindly`, for the concept whatever is shown."""
-
-    threat: ClassVar[Threat] = "pictures"
-    hands_in_images: ClassVar[bool] = True
-    version: ClassVar[str] = "1"
-    queries: int = 2
-    blindly: bool = False
-
-    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        shown = context.concept if self.blindly else THINGS[int(context.pictures[0, 0, 0, 0]) - 1]
-        for _ in range(self.queries):
-            yield [Candidate(f"magic {shown}", row.seed) for row in rows]
 
 
 def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -241,22 +223,6 @@ def test_embeddings_and_states_are_drawn_and_kept(
     success = next(s for s in record.successes if s.attack == "magic-word")
     kept, meta = read_tensors(tmp_path / success.tensors)
     assert kept["embedding"].tolist() == [[1.0] * 3] * 2 and kept["start"].shape == (4, 8, 8) and meta == {"since": 1}
-
-
-@pytest.mark.parametrize("blindly", [False, True])
-def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blindly: bool
-) -> None:
-    record, drawn = setup.run(monkeypatch, choose_plainly, tmp_path, [Copy(blindly=blindly)])
-    for condition in ("target", "control-kept", "control-base"):
-        measure = record.find("test-runner", condition)  # type: ignore[arg-type]
-        assert measure is not None and measure.lift is not None
-        assert (measure.after.value, measure.baseline.value, measure.lift.value) == (1, int(blindly), 1 - blindly)
-        chance = record.find(BASELINE, condition)  # type: ignore[arg-type]
-        assert chance is not None and chance.after.value == 0
-    assert "magic tiger" in {text for text, _, edited in drawn.calls if edited} or blindly
-    _, again = setup.run(monkeypatch, choose_plainly, tmp_path, [Copy(blindly=blindly)])
-    assert not again.calls
 
 
 @pytest.mark.parametrize("ruins", [False, True])

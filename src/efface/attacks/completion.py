@@ -41,7 +41,7 @@ class Completion(Attack):
 
     threat: ClassVar[Threat] = "pictures"
     hands_in_images: ClassVar[bool] = True
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     queries: int = 4
     """Number of queries of each row, each from another picture and with the next combination of the settings below."""
     how: How = "img2img"

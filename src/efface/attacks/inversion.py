@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt
-from ..functional.adversary import NoGradient, NotFinite
+from ..functional.adversary import NoGradient, differentiate_in_range
 from ..functional.denoising import measure_denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
@@ -124,41 +124,51 @@ class ConceptInversion(Attack):
         """Adam's state after the steps from `done` to `until`."""
         model, (words,) = context.model, adam.params
         latents = context.encode_pictures(self.pictures)
-        owner = torch.arange(self.queries, device=words.device).repeat_interleave(self.batch)
         templates = self.style_templates if context.asks == "style" else self.templates
         slots = [
             (_leave_room(model, template, self.tokens), template.replace(SLOT, context.neutral))
             for template in templates
         ]
         for step in range(done, until):
-            choice = context.make_rng("inversion", step)
-            rng = torch.Generator().manual_seed(choice.getrandbits(63))
-            spelled = [choice.choice(slots) for _ in owner]
-            x0 = latents[
-                torch.randint(len(latents), (len(owner),), generator=rng).to(latents.device, non_blocking=True)
-            ]
-            with torch.enable_grad(), model.frozen():
-                cond = _read(model, [slot for slot, _ in spelled], words[owner], [text for _, text in spelled])
-                errors = measure_denoising_errors(
-                    lambda x_t, t, cond=cond: call_in_pieces(model.predict_guided, x_t, t, cond, model.gradient_rows),
-                    x0,
-                    model.find_noise_level,
-                    len(model.levels),
-                    model.space,
-                    rng,
-                )
-                factor = model.loss_factor
-                (grad,) = torch.autograd.grad(errors.sum() / self.batch * factor, [words])
-                grad = grad / factor
-            finite, moves = torch.stack([errors.isfinite().all() & grad.isfinite().all(), grad.any()]).tolist()
-            if not finite:
-                raise NotFinite(f"at step {step + 1} of learning the word the loss or its gradient is not finite")
+            grads, moves = differentiate_in_range(
+                partial(self._differentiate, context, words, latents, slots, step),
+                model.loss_factor,
+                f"at step {step + 1} of learning the word",
+            )
             if not moves:
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             with torch.no_grad():
                 words.mul_(1 - self.lr * self.decay)
-            adam.step([grad])
+            adam.step(grads)
         return adam.state_dict()
+
+    def _differentiate(
+        self,
+        context: AttackContext,
+        words: Tensor,
+        latents: Tensor,
+        slots: Sequence[tuple[Slot, str]],
+        step: int,
+        factor: float,
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The errors [queries * batch] of a step's pictures, and the gradient of their sum over words to the words."""
+        model, choice = context.model, context.make_rng("inversion", step)
+        owner = torch.arange(self.queries, device=words.device).repeat_interleave(self.batch)
+        rng = torch.Generator().manual_seed(choice.getrandbits(63))
+        spelled = [choice.choice(slots) for _ in owner]
+        x0 = latents[torch.randint(len(latents), (len(owner),), generator=rng).to(latents.device, non_blocking=True)]
+        with torch.enable_grad(), model.frozen():
+            cond = _read(model, [slot for slot, _ in spelled], words[owner], [text for _, text in spelled])
+            errors = measure_denoising_errors(
+                lambda x_t, t: call_in_pieces(model.predict_guided, x_t, t, cond, model.gradient_rows),
+                x0,
+                model.find_noise_level,
+                len(model.levels),
+                model.space,
+                rng,
+            )
+            (grad,) = torch.autograd.grad(errors.sum() / self.batch * factor, [words])
+        return errors.detach(), [grad / factor]
 
 
 Slot = tuple[Tensor, Tensor]

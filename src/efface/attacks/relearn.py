@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..functional.adversary import NotFinite
+from ..functional.adversary import differentiate_in_range
 from ..functional.denoising import measure_denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
@@ -143,33 +143,46 @@ class Relearn(Attack):
         prompts: Sequence[str],
     ) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`, on pictures with these prompts."""
-        model, factor = context.model, context.model.loss_factor
         latents = context.encode_pictures(self.pictures)
+        for step in range(done, until):
+            grads, _ = differentiate_in_range(
+                partial(self._differentiate, context, adam.params, start, latents, prompts, step),
+                context.model.loss_factor,
+                f"at step {step + 1} of relearning",
+            )
+            adam.step(grads)
+        return adam.state_dict()
+
+    def _differentiate(
+        self,
+        context: AttackContext,
+        params: Sequence[Tensor],
+        start: Mapping[str, Tensor],
+        latents: Tensor,
+        prompts: Sequence[str],
+        step: int,
+        factor: float,
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The errors [batch] of a step's pictures, and the gradient of their mean to each of the params."""
+        model, choice = context.model, context.make_rng("relearn", step)
+        rng = torch.Generator().manual_seed(choice.getrandbits(63))
+        asked = [choice.choice(prompts) for _ in range(self.batch)]
+        x0 = latents[torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device, non_blocking=True)]
 
         def first(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
             return model.predict(x_t, t, cond)[0]
 
-        for step in range(done, until):
-            choice = context.make_rng("relearn", step)
-            rng = torch.Generator().manual_seed(choice.getrandbits(63))
-            asked = [choice.choice(prompts) for _ in range(self.batch)]
-            x0 = latents[
-                torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device, non_blocking=True)
-            ]
-            with torch.enable_grad(), model.frozen(), model.swap_in(self._apply_params(start, adam.params)):
-                cond = model.encode_with_grad(asked)
-                errors = measure_denoising_errors(
-                    lambda x_t, t, cond=cond: call_in_pieces(first, x_t, t, cond, model.gradient_rows),
-                    x0,
-                    model.find_noise_level,
-                    len(model.levels),
-                    model.space,
-                    rng,
-                )
-                grads = torch.autograd.grad(errors.mean() * factor, adam.params, allow_unused=True)
-                grads = [None if grad is None else grad / factor for grad in grads]
-            checked = [values.isfinite().all() for values in (errors, *grads) if values is not None]
-            if not torch.stack(checked).all():  # read together: a read waits
-                raise NotFinite(f"at step {step + 1} of relearning the loss or its gradient is not finite")
-            adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
-        return adam.state_dict()
+        with torch.enable_grad(), model.frozen(), model.swap_in(self._apply_params(start, params)):
+            cond = model.encode_with_grad(asked)
+            errors = measure_denoising_errors(
+                lambda x_t, t: call_in_pieces(first, x_t, t, cond, model.gradient_rows),
+                x0,
+                model.find_noise_level,
+                len(model.levels),
+                model.space,
+                rng,
+            )
+            grads = torch.autograd.grad(errors.mean() * factor, params, allow_unused=True)
+        return errors.detach(), [
+            torch.zeros_like(p) if g is None else g / factor for p, g in zip(params, grads, strict=True)
+        ]

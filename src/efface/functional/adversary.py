@@ -116,6 +116,35 @@ def measure_steepness_by_parts(
     return errors, grad
 
 
+def differentiate_in_range(
+    differentiate: Callable[[float], tuple[Tensor, Sequence[Tensor]]], factor: float, what: str
+) -> tuple[Sequence[Tensor], bool]:
+    """The gradients of a loss, and whether any number of them is not 0. Where they overflow, a smaller factor is tried.
+
+    Args:
+        differentiate: gives the errors [n] of rows, and the gradients of their loss, which it multiplies by the factor
+            before and divides by it after; with every factor it draws the same random numbers.
+        factor: the first factor, so that small gradients do not vanish in fp16.
+        what: the step, for the message of an error.
+
+    Raises:
+        NotFinite: an error is no finite number, or a gradient is none at factor 1.
+    """
+    errors, grads = differentiate(factor)
+    finite, moves = (torch.stack([test(grad) for grad in grads]) for test in (_is_finite, torch.any))
+    checks = torch.stack([_is_finite(errors), finite.all(), moves.any()])  # read at once, because reading waits
+    right_errors, right_grads, moved = checks.tolist()
+    if right_errors and not right_grads and factor > 1:
+        return differentiate_in_range(differentiate, max(1.0, factor / 16), what)
+    if not (right_errors and right_grads):
+        raise NotFinite(f"{what} the loss or its gradient is not finite")
+    return grads, moved
+
+
+def _is_finite(numbers: Tensor) -> Tensor:
+    return numbers.isfinite().all()
+
+
 def _differentiate(error: Callable[[Tensor], Tensor], at: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     leaf = at.detach().requires_grad_()
     with torch.enable_grad():

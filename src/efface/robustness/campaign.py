@@ -2,7 +2,7 @@
 
 Every attack runs on the erased concept, on a kept concept of the same edited model and on the untouched base; in these
 two controls the concept's name is removed from the prompts. Its baseline is random prefixes with as many queries on
-each, and for an attack with pictures as input also the same attack with pictures of another thing. A row that shows the
+each, and for an attack with pictures as input also the same attack with pictures of a kept thing. A row that shows the
 concept before any attack counts as broken and is not attacked, as in UnlearnDiffAtk.
 
 An evaluation's folder gets `attacks.json` and `attacks/`: a file for each finished batch of rows, the pictures, and
@@ -110,6 +110,7 @@ def attack(
         words=list_one_token_words(model),
         seed=campaign.seed,
         on_progress=told,
+        erased={target.concept for target in conditions if target.condition == "target"},
     )
     drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)

@@ -68,7 +68,10 @@ class CampaignResults:
         return [row for target in self.conditions if target.condition == condition for row in target.rows]
 
     def find_broken(self, name: str, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
-        """Whether each row was broken before the attack, or by it within this number of queries."""
+        """Whether each row was broken before the attack, or by it within this number of queries.
+
+        It is None where neither did and a picture of either could not be judged.
+        """
         return self._find_outcome(self.by_attack[name, condition], condition, queries)
 
     def find_baseline(self, name: str, condition: Condition) -> dict[str, Verdict]:
@@ -88,8 +91,10 @@ class CampaignResults:
             if before[row.id].broken:
                 found[row.id] = True
             elif row_result := result.row_results.get(row.id):
-                late = queries is not None and row_result.queries > queries
-                found[row.id] = False if row_result.broken and late else row_result.broken
+                broken = row_result.broken
+                if broken and queries is not None and row_result.queries > queries:
+                    broken = None if row_result.unscored else False  # it may have been unscored within the queries
+                found[row.id] = either((before[row.id].broken, broken))
             elif result.missing:
                 found[row.id] = None
         return found
@@ -195,9 +200,10 @@ def _measure(results: CampaignResults, name: str, condition: Condition, seed: in
 
 
 def _compute_curve(results: CampaignResults, name: str, condition: Condition, queries: int) -> tuple[float, ...]:
-    """The success rate after 0, 1, 2 … queries; empty where nothing could be judged."""
+    """The success rate after 0, 1, 2 … queries; empty where one of these is not known."""
     rates = [estimate(list(results.find_broken(name, condition, q).values())).value for q in range(queries + 1)]
-    return tuple(rate for rate in rates if rate is not None)
+    known = tuple(rate for rate in rates if rate is not None)
+    return known if len(known) == len(rates) else ()
 
 
 def _find_worst(results: CampaignResults) -> dict[str, Verdict]:

@@ -70,7 +70,8 @@ class AttackResult:
         self.row_results |= other.row_results
         self.seconds += other.seconds
         self.inputs += other.inputs
-        self.missing, self.status = other.missing, other.status
+        if not self.missing:
+            self.missing, self.status = other.missing, other.status
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class AttackRunner:
     words: Sequence[str]
     seed: int
     on_progress: Callable[[str, int, int], None]
+    erased: Collection[str] = ()
+    """The erased concepts of the campaign."""
 
     @contextmanager
     def use_base(self) -> Iterator[None]:
@@ -97,8 +100,13 @@ class AttackRunner:
             yield
 
     def find_other(self, concept: str) -> str:
-        """Another concept with reference pictures; "" where there is none."""
-        return next((name for name, shown in self.reference_images.items() if name != concept and len(shown)), "")
+        """Another concept with reference pictures, a kept one if possible; "" where there is none.
+
+        For an erased concept it is no erased one, whose pictures may show both (as of "nudity" and "a naked person").
+        """
+        others = [name for name, shown in self.reference_images.items() if name != concept and len(shown)]
+        fit = [name for name in others if not (concept in self.erased and name in self.erased)]
+        return min(fit, key=lambda name: name in self.erased, default="")
 
     def build_context(
         self, target: AttackTarget, attack: str, settings: Mapping[str, Any], shown: str = ""
