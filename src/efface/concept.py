@@ -94,10 +94,13 @@ def check_phrases(words: Iterable[str], flag: str, known: Collection[str] = ()) 
 
 
 def check_templates(templates: Sequence[str], word: str = "template") -> None:
-    """Raises ValueError unless there are prompts to put a concept into, each with one {} for it; `word` names them."""
+    """Raises ValueError unless there are prompts to put a concept into, each with one {} for it; `word` names them.
+
+    Other braces are refused, because `str.format` would read them.
+    """
     for template in templates or ("",):
-        if template.count("{}") != 1:
-            raise ValueError(f"a {word} holds the concept as {{}}, once; got {template!r}")
+        if template.count("{}") != 1 or set(template.replace("{}", "")) & set("{}"):
+            raise ValueError(f"a {word} holds the concept as {{}}, once, and no other braces; got {template!r}")
 
 
 def check_choice(name: str, given: Any, known: Collection[Any]) -> None:

@@ -19,6 +19,7 @@ from efface.diagnostics.audit import (
     rank_closeness,
     search_damage,
 )
+from efface.diagnostics.audit_images import build_rows
 from efface.edits.edit import Edit
 from efface.evaluation.trial import Unmeasured
 from efface.functional.rates import bootstrap
@@ -91,6 +92,22 @@ def test_the_words_that_an_edit_touches_are_found_and_no_others() -> None:
         == [0.0] * 7
     )
     assert all(torch.equal(model.weights[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_damage_that_is_no_number_is_an_error_and_no_rank() -> None:
+    model = world_model()
+    broken = forget(model, "z")
+    values = {n: value.where(value == model.weights[n], torch.inf) for n, value in broken.values.items()}
+    with pytest.raises(ArithmeticError, match=r"the damage of 2 words of 7, first .* is NaN or infinite"):
+        search_damage(model, Edit(values, broken.meta), WORDS, LOOK)
+
+
+def test_other_braces_of_a_template_are_a_part_of_the_prompt() -> None:
+    model = world_model()
+    config = AuditConfig(template="a {} {b}", states=1, points=1, steps=2)
+    found = search_damage(model, forget(model, "b"), ["cat"], config)
+    assert found[0] > 0 and build_rows("cat", config.template, 1, 0, None)[0].prompt == "a cat {b}"
+    assert rank_closeness(model, ["dog", "cat"], ["cat"], config.template) == [2, 1]
 
 
 def test_a_guide_s_damage_is_where_drawing_ends() -> None:

@@ -113,6 +113,27 @@ def test_convolutions_have_their_channels_elsewhere(eps_model):
     assert watch.find_layers(tiny_ddpm(), r"\.to_out\.0$")
 
 
+def test_layers_without_positions_have_one_number_for_each_picture(eps_model):
+    """Those that embed the timestep give [n, channels], where others give [n, positions, channels]."""
+    states, t, cond = torch.randn(3, 4, 8, 8), torch.tensor([5, 60, 700]), eps_model.encode(["cat"])
+    looked_at = watch.find_layers(eps_model, r"time_embedding\.linear_2$")
+    by_hand = eps_model.unet.time_embedding(eps_model.unet.time_proj(t)).detach().double().abs()
+    torch.testing.assert_close(watch.measure_activations(eps_model, looked_at, states, t, cond, 2), by_hand)
+    every = watch.find_layers(eps_model, ".")
+    found = watch.measure_activations(eps_model, every, states, t, cond, 2)
+    assert found.shape == (3, sum(layer.neurons for layer in every))
+
+
+def test_layers_without_a_number_for_each_picture_and_numbers_that_are_none_are_refused(eps_model):
+    states, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([5, 60]), eps_model.encode(["cat"])
+    unused = watch.Layer("unet.unused", torch.nn.Linear(2, 2), 2)
+    with pytest.raises(ValueError, match=r"unet\.unused \(1 such\) has no output for each row"):
+        watch.measure_activations(eps_model, [unused], states, t, cond, 2)
+    states[1, 0, 0, 0] = torch.inf
+    with pytest.raises(ArithmeticError, match="NaN or infinite"):
+        watch.measure_activations(eps_model, watch.find_layers(eps_model), states, t, cond, 2)
+
+
 def test_hooks_are_gone_afterwards(eps_model):
     def broken(*_: object) -> None:
         raise RuntimeError("on the way")
@@ -210,6 +231,8 @@ def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, h
     monkeypatch.setattr(eps_model, "sample", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(ValueError, match=says):
         diagnose(eps_model, {"edit": build_small_edit(eps_model)}, "cat", prompts, how)
+    with pytest.raises(ValueError, match="at least one edit; got none"):
+        diagnose(eps_model, {}, "cat", ADVERSARIAL, HOW)
     with pytest.raises(ValueError, match="must be at least 1"):
         NeuronConfig(seeds=0)
     with pytest.raises(ValueError, match="above 0 and below 1"):

@@ -160,7 +160,7 @@ def test_kept_rows():
     ("tokens", "templates", "message"),
     [
         ("last", ("{}",), "no choice of tokens 'last'; there are last-subject, all"),
-        ("all", ("a cat",), "a template holds the concept as {}, once; got 'a cat'"),
+        ("all", ("a cat",), "a template holds the concept as {}, once, and no other braces; got 'a cat'"),
         ("all", (), "a template holds the concept"),
     ],
 )

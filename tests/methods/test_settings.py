@@ -80,7 +80,7 @@ def test_every_method_refuses_to_count_to_nothing(name: str, setting: str) -> No
 
 @pytest.mark.parametrize("name", [name for name in methods.list_names() if issubclass(methods.get(name), Trained)])
 def test_a_template_without_a_place_for_the_concept_is_refused(name: str) -> None:
-    for templates in (("a cat",), ("{} and {}",), ()):
+    for templates in (("a cat",), ("{} and {}",), ("a {} {x}",), ("a {} }",), ()):
         with pytest.raises(ValueError, match=r"a template holds the concept as \{\}, once"):
             methods.get(name)(templates=templates)
 

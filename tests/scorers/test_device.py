@@ -36,3 +36,15 @@ def test_a_network_is_loaded_once_for_each_device() -> None:
     assert load("a") == load("a") == "a on cpu"
     judge_on(torch.device("cuda:1"))
     assert load("a") == "a on cuda:1" and loaded == ["a", "a"]
+
+
+def test_pictures_are_given_to_a_processor_that_says_nothing_of_sizes() -> None:
+    """That of timm's networks has neither `do_resize` nor `size`, and always scales."""
+
+    class Inputs(dict[str, list[torch.Tensor]]):
+        def to(self, device: torch.device) -> dict[str, list[torch.Tensor]]:
+            return {**self, "device": device}  # type: ignore[dict-item]
+
+    pictures = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    given = base.prepare_images(lambda images, return_tensors: Inputs(images=images), pictures)
+    assert torch.equal(torch.stack(given["images"]), pictures) and given["device"] == pick_device()

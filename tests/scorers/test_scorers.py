@@ -90,6 +90,16 @@ BAD = {
     "choice,labels=cat": "at least 2 labels; it was given 1",
     "choice,labels=a|b,template=x": "holds the label as {}, once",
     "lpips,net=resnet": "there are alex, vgg, squeeze",
+    "lpips,batch=-1": "batch must be positive, got -1",
+    "clip,batch=0": "batch must be positive, got 0",
+    "choice,labels=a|b,batch=0": "batch must be positive",
+    "choice,labels=a|b,question=colour": "no question 'colour'; there are object, style",
+    "classifier:owner/net,batch=0": "batch must be positive",
+    "classifier:owner/net,question=nudity": "no question 'nudity'; there are object, style",
+    "kid,least=0": "least must be positive, got 0",
+    "diversity,least=-2": "least must be positive, got -2",
+    "precision,k=0": "k must be positive, got 0",
+    "recall,k=-3": "k must be positive, got -3",
 }
 
 

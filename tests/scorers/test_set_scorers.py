@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.linalg import sqrtm
 from torch import Tensor
 from transformers import AutoModelForImageClassification, CLIPModel, ViTConfig, ViTForImageClassification
@@ -200,32 +199,6 @@ def test_recall_is_precision_the_other_way_round() -> None:
     ways = [measure_share_within(edited[y], base[x], 3) for x, y in ((a, b), (b, a))]
     assert recall[1].value == pytest.approx(sum(ways) / 2)
     assert precision[1].value in (0, 0.5, 1)
-
-
-def write_planted(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return folder
-
-
-def test_reference_pictures_take_the_place_of_the_bases(bundle: Path, tmp_path: Path) -> None:
-    folder = bundle / "judges" / "object-resnet"
-    place = write_planted(tmp_path / "real", 25)
-    scorer = Kid(folder=str(folder), reference=str(place))
-    base, edited = draw_features(24, 1, d=8), draw_features(24, 2, d=8)
-    found = scorer.compare(base, edited, build_rows(24), 16)
-    files = sorted(place.iterdir())
-    known = Features(str(folder)).extract_features(
-        torch.stack([torch.from_numpy(np.asarray(Image.open(f)).copy()).permute(2, 0, 1) for f in files])
-    )
-    assert found and found[1].n == 24
-    assert found[0].value == pytest.approx(kid(known, base))
-    assert found[1].value == pytest.approx(kid(known, edited))
-    assert scorer.identify() != Kid(folder=str(folder)).identify()
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        Kid(folder=str(folder), reference=str(tmp_path / "nowhere")).check(build_rows(2))
 
 
 def draw_noise(n: int = 5) -> Tensor:

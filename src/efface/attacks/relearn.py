@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..concept import check_templates
 from ..functional.adversary import differentiate_in_range
 from ..functional.denoising import measure_denoising_errors
 from ..models.base import Model
@@ -67,9 +68,8 @@ class Relearn(Attack):
         for name in ("steps", "rank", "batch", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for template in (*(self.templates or ("",)), *(self.style_templates or ("",))):
-            if template.count("{}") != 1:
-                raise ValueError(f"a template holds the concept as {{}}, once; got {template!r}")
+        check_templates(self.templates)
+        check_templates(self.style_templates)
 
     def check(self, context: AttackContext) -> None:
         if context.edit is not None:

@@ -14,6 +14,7 @@ seeds that the search did not use, and judged.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -100,12 +101,18 @@ def search_damage(
     config: AuditConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
-    """The damage of each word."""
-    prompts = [config.template.format(word) for word in words]
+    """The damage of each word; raises ArithmeticError where one is NaN or infinite."""
+    prompts = [config.template.replace("{}", word) for word in words]
     on_progress = progress or (lambda done, total: None)
     by = _measure_by_drawing if edit.meta.get("guide") else _measure_by_prediction
     with torch.no_grad():
-        return by(model, edit, prompts, config, on_progress)
+        damage = by(model, edit, prompts, config, on_progress)
+    if lost := [word for word, each in zip(words, damage, strict=True) if not math.isfinite(each)]:
+        raise ArithmeticError(
+            f"the damage of {write_count(len(lost), 'word')} of {len(words)}, first {lost[0]!r}, is NaN or infinite: "
+            f"{model.name} or the edit leaves the range of its dtype; a wider one, such as fp32, may help"
+        )
+    return damage
 
 
 def _measure_by_prediction(
@@ -166,9 +173,9 @@ def _measure_by_drawing(
 
 def rank_closeness(model: Model, words: Sequence[str], targets: Sequence[str], template: str) -> list[int]:
     """The rank of each word by its distance to a target in the base's text encoder, from 1 for the nearest."""
-    centres = model.encode([template.format(t) for t in targets]).flatten()
+    centres = model.encode([template.replace("{}", t) for t in targets]).flatten()
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
-    table = [model.encode([template.format(w) for w in piece]).flatten() for piece in pieces]
+    table = [model.encode([template.replace("{}", w) for w in piece]).flatten() for piece in pieces]
     far = torch.stack([torch.cat([measure_distances(part, centre).cpu() for part in table]) for centre in centres])
     nearest = far.min(dim=0).values
     return torch.searchsorted(nearest.sort().values, nearest, right=True).tolist()

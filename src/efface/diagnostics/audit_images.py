@@ -42,7 +42,7 @@ def build_rows(word: str, template: str, count: int, seed: int, known: World | N
     return [
         Row(
             id=f"{word}/{i:03d}",
-            prompt=template.format(word),
+            prompt=template.replace("{}", word),
             seed=seed + FRESH + i,
             group="audit",
             role="keep",

@@ -109,9 +109,12 @@ def diagnose(
     """Measures rho between the base and the first edit, and delta in the base and under every edit.
 
     Raises:
-        ValueError: there is no adversarial prompt, an edit changes no weights, or no layer has the name; this is raised
-            before work starts.
+        ValueError: there is no adversarial prompt or no edit, an edit changes no weights, or no layer has the name;
+            this is raised before work starts. A layer has no output for each row of a batch.
+        ArithmeticError: activations are NaN or infinite.
     """
+    if not edits:
+        raise ValueError("a diagnosis compares the base with at least one edit; got none")
     if not adversarial or not concept or concept in adversarial:
         raise ValueError("a diagnosis compares the concept's prompt with at least one other, which is adversarial")
     for name, edit in edits.items():

@@ -6,7 +6,7 @@ Importing this imports no torch; what reads or writes tensors does.
 from .atomic import make_scratch, new_file, new_folder, sweep, write_whole
 from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
 from .missing import describe_missing, require_file
-from .pictures import decode_picture, open_picture, read_pictures, stack_pictures
+from .pictures import decode_picture, list_pictures, open_picture, read_in_pieces, read_pictures, stack_pictures
 from .structured import naming, parse_json, parse_toml_value, read_bytes, read_json, read_parquet, read_toml, refusing
 from .tensors import read_tensors, write_tensors
 from .text import decode, read_text, read_words
@@ -25,6 +25,7 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_json",
+    "list_pictures",
     "make_scratch",
     "naming",
     "new_file",
@@ -33,6 +34,7 @@ __all__ = [
     "parse_json",
     "parse_toml_value",
     "read_bytes",
+    "read_in_pieces",
     "read_json",
     "read_parquet",
     "read_pictures",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,6 +150,28 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
     if left_out := found.summarise(animations):
         warnings.warn(left_out, stacklevel=2)
     return {caption: stack_pictures(images, side) for caption, images in read.items()}
+
+
+def read_in_pieces(folder: str | Path, side: int, count: int) -> Iterator[Tensor]:
+    """Reads the pictures that `read_pictures` reads, in its order: uint8 [at most `count`, 3, side, side] at a time.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none of its files is a picture.
+        ValueError: a file or captions can't be read; the message names it.
+    """
+    found = list_pictures(folder)
+    place = {caption: i for i, caption in enumerate(dict.fromkeys(found.captions.values()))}
+    files = sorted(found.captions, key=lambda file: place[found.captions[file]])
+    animations = []
+    for start in range(0, len(files), count):
+        part = []
+        for file in files[start : start + count]:
+            image, frames = _open(file)
+            part.append(ImageOps.fit(image, (side, side)))
+            animations += [file.relative_to(found.folder).as_posix()] if frames > 1 else []
+        yield stack_pictures(part, side)
+    if left_out := found.summarise(animations):
+        warnings.warn(left_out, stacklevel=2)
 
 
 def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:

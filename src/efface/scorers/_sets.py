@@ -26,11 +26,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..files import read_pictures
+from ..concept import require_positive
+from ..files import list_pictures, read_in_pieces
 from ..functional.rates import Z95
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
-from .base import Better, Spread, digest_weights, require_package
+from .base import Better, Spread, TooFew, digest_weights, require_package
 
 BLOCKS = 20
 FEW = 10
@@ -60,6 +61,9 @@ class Compared(ABC):
     """Smallest number of pictures in each of the two sets; with fewer there is no score."""
     name: str = ""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "least")
+
     @abstractmethod
     def compute_number(self, known: Tensor, x: Tensor) -> float:
         """The number for features `x` [m, d] compared with `known` [n, d], the base's or the reference's."""
@@ -85,7 +89,7 @@ class Compared(ABC):
         return facts | self.network.identify() | {"against": against} | own
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raises ValueError or OSError where a package, the network or the reference pictures are missing."""
+        """Raises ValueError or OSError where a package or the network is missing, TooFew for few reference pictures."""
         self.check_packages()
 
     def check_packages(self) -> None:
@@ -94,6 +98,9 @@ class Compared(ABC):
         self.network.check(self.name)
         if self.reference and not Path(self.reference).is_dir():
             raise FileNotFoundError(f"scorer {self.name}: there is no folder {self.reference} with pictures")
+        if self.reference and (held := len(list_pictures(self.reference).captions)) < self.least:
+            wanted = f"scorer {self.name} needs {self.least} pictures in each set"
+            raise TooFew(f"{wanted}, and {self.reference} holds {held}")
 
     def count_pictures(self, rows: int) -> int:
         """The number of pictures in each compared set, for this number of rows."""
@@ -105,6 +112,8 @@ class Compared(ABC):
             return None
         if self.reference:
             known = _read_reference(self.reference, self.network, side)
+            if len(known) < self.least:
+                return None
             of = assign_clusters([r.concept for r in rows], self.blocks)
             found = [
                 jackknife(lambda at, x=x: self.compute_at(known, x, at, paired=False), of, size, self.bounds)
@@ -156,4 +165,5 @@ def jackknife(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tup
 @functools.cache
 def _read_reference(folder: str, network: Features, side: int) -> Tensor:
     """Features [m, d] of all pictures in a folder, scaled and cropped to squares of `side` pixels."""
-    return torch.cat([network.extract_features(stack) for stack in read_pictures(Path(folder), side).values()])
+    stacks = read_in_pieces(folder, side, network.batch)
+    return torch.cat([network.extract_features(stack) for stack in stacks])

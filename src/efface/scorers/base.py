@@ -293,7 +293,7 @@ def cache_by_device(load: Callable[..., T]) -> Callable[..., T]:
 
 def prepare_images(processor: Any, images: Tensor) -> Any:
     """Prepares uint8 pictures [n, 3, h, w] by a network's processor; too small ones are enlarged first."""
-    side = 0 if processor.do_resize else processor.size.get("shortest_edge") or 0
+    side = 0 if getattr(processor, "do_resize", True) else processor.size.get("shortest_edge") or 0  # timm's has none
     if images.shape[-2] < side:
         big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)
         images = big.round().clamp(0, 255).to(torch.uint8)

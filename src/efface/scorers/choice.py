@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..concept import check_choice, require_positive
 from ..suites.spec import Row
 from .base import Better, Score, cache_by_device, digest_weights, prepare_images
-from .classifier import require_labels, score_labels
+from .classifier import QUESTIONS, require_labels, score_labels
 from .clip import load_clip, require_clip
 
 
@@ -47,6 +48,8 @@ class Choice:
             raise ValueError(f"{self.name} chooses among at least 2 labels; it was given {len(self.labels)}")
         if self.template.count("{}") != 1:
             raise ValueError(f"a template holds the label as {{}}, once; got {self.template!r}")
+        check_choice("question", self.question, QUESTIONS)
+        require_positive(self, "batch")
 
     def identify(self) -> dict[str, str]:
         facts = {"scorer": "choice", "version": self.version, "asks": self.question}
@@ -78,6 +81,6 @@ class Choice:
 def _embed_labels(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
     """The labels' embeddings [labels, d], of unit length."""
     model, tokenizer, _ = load_clip(folder)
-    tokens = tokenizer([template.format(n) for n in labels], padding=True, truncation=True, return_tensors="pt")
+    tokens = tokenizer([template.replace("{}", n) for n in labels], padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
         return F.normalize(model.get_text_features(**tokens.to(model.device)).pooler_output.float())

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..catalog import did_you_mean
+from ..concept import check_choice, require_positive
 from ..files import read_text
 from ..functional.words import split_label
 from ..plurals import write_count
@@ -24,6 +25,8 @@ from .base import Better, Score, cache_by_device, digest_file, digest_weights, p
 
 TOP = 6
 """The number of labels: one more than top-5 needs, because either of two things in a picture may come first."""
+QUESTIONS = ("object", "style")
+"""What labels may name; nudity is judged by detectors."""
 
 
 @final
@@ -45,6 +48,10 @@ class Classifier:
     names: str = ""
     """File with a label a line, in the order of the network's outputs; the network's own labels by default."""
     batch: int = 64
+
+    def __post_init__(self) -> None:
+        check_choice("question", self.question, QUESTIONS)
+        require_positive(self, "batch")
 
     def identify(self) -> dict[str, str]:
         facts = {"scorer": "classifier", "version": self.version, "asks": self.question}

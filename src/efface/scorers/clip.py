@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
+from ..concept import require_positive
 from ..suites.spec import Row
 from ._networks import open_network, open_part, read_config
 from .base import Better, Score, cache_by_device, digest_weights, pick_device, prepare_images
@@ -33,6 +34,9 @@ class Clip:
     """Folder or hub id of the CLIP."""
     name: str = "clip"
     batch: int = 64
+
+    def __post_init__(self) -> None:
+        require_positive(self, "batch")
 
     @property
     def question(self) -> str:

@@ -15,6 +15,7 @@ from typing import ClassVar, final
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..concept import require_positive
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
 from ._sets import assign_clusters, jackknife
@@ -37,6 +38,9 @@ class Diversity:
     least: int = 20
     """Pictures in all, at least: fewer give no number."""
     name: str = "diversity"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "least")
 
     @property
     def question(self) -> str:

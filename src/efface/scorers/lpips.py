@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..concept import require_positive
 from ..suites.spec import Row
 from .base import Better, Score, cache_by_device, pick_device, require_package
 
@@ -37,6 +38,7 @@ class Lpips:
     def __post_init__(self) -> None:
         if self.net not in get_args(Net):
             raise ValueError(f"lpips has no net {self.net!r}; there are {', '.join(get_args(Net))}")
+        require_positive(self, "batch")
 
     @property
     def question(self) -> str:

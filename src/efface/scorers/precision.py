@@ -10,6 +10,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from ..concept import require_positive
 from ._sets import Compared
 from .base import Better
 
@@ -27,6 +28,9 @@ class Precision(Compared):
     k: int = 3
     """The rank k of the nearest neighbour whose distance is a picture's radius."""
     name: str = "precision"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "least", "k")
 
     def compute_number(self, known: Tensor, x: Tensor) -> float:
         return measure_share_within(known, x, self.k)

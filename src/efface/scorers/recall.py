@@ -8,6 +8,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
+from ..concept import require_positive
 from ._sets import Compared
 from .base import Better
 from .precision import measure_share_within
@@ -26,6 +27,9 @@ class Recall(Compared):
     k: int = 3
     """The rank k of the nearest neighbour whose distance is a picture's radius."""
     name: str = "recall"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "least", "k")
 
     def compute_number(self, known: Tensor, x: Tensor) -> float:
         return measure_share_within(x, known, self.k)

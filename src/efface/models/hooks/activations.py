@@ -58,13 +58,24 @@ def measure_activations(
     """The L1 norm of each neuron divided by the number of positions: fp64 [n, neurons] on the CPU, in layer order.
 
     `states` [n, c, h, w] are at timesteps t [n]; cond has n rows or one; the network reads `batch` rows at a time.
+
+    Raises:
+        ValueError: a layer has no output of its own for each row, or is not called.
+        ArithmeticError: activations are NaN or infinite.
     """
     cond, rows = cond.expand(len(states)), []
     for start in range(0, len(states), batch):
         part = slice(start, start + batch)
         with model.uncompiled(), _watched(looked_at) as seen:
             model.predict(states[part], t[part], cond[part])
+        if strange := [each.name for each in looked_at if len(seen.get(each.name, ())) != len(states[part])]:
+            raise ValueError(
+                f"{strange[0]} ({len(strange)} such) has no output for each row of a batch, so that its neurons can't "
+                "be measured; leave it out of the pattern"
+            )
         rows.append(torch.cat([seen[layer.name] for layer in looked_at], dim=1))
+        if not rows[-1].isfinite().all():
+            raise ArithmeticError(f"activations of {model.name} are NaN or infinite; a wider dtype may help")
     return torch.cat(rows)
 
 
@@ -76,7 +87,7 @@ def _watched(looked_at: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
     def hook(layer: Layer) -> Any:
         def look(module: nn.Module, _args: Any, out: Tensor) -> None:
             last = out if isinstance(module, nn.Linear) else out.movedim(1, -1)
-            seen[layer.name] = last.detach().double().abs().flatten(1, -2).mean(1).cpu()
+            seen[layer.name] = last.detach().double().abs().reshape(len(last), -1, last.shape[-1]).mean(1).cpu()
 
         return look
 
