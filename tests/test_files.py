@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,6 +125,17 @@ def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path)
     assert len(left) == 2 and all(name.startswith(".") for name in left)
     write_whole(tmp_path / "y", "whole")
     assert os.listdir(tmp_path) == ["y"]
+
+
+def test_several_may_replace_one_folder_at_once(tmp_path: Path) -> None:
+    def replace(_: int) -> None:
+        with new_folder(tmp_path / "chunk", replace=True) as made:
+            for name in "abcd":
+                (made / name).write_bytes(bytes(1000))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(replace, range(400)))
+    assert os.listdir(tmp_path) == ["chunk"] and sorted(os.listdir(tmp_path / "chunk")) == list("abcd")
 
 
 def test_temporaries_of_living_processes_and_other_machines_stay(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
+
 import pytest
 import torch
 
 import efface
-from efface.planning.machine import format_size, read_free_bytes, read_memory_limit, read_size
+from efface.planning.machine import _read_resident, format_size, read_free_bytes, read_memory_limit, read_size
 from efface.planning.plan import Plan
 from efface.planning.probe_steps import LinearFit, PeakFit
 from efface.planning.tracker import AllocationTracker, count_bytes
@@ -33,6 +36,19 @@ def test_lines_and_sizes():
             read_memory_limit(nothing)
     assert (format_size(2.5e9), format_size(3.21e6)) == ("2.50 GB", "3.2 MB")
     assert (read_free_bytes(torch.device("cpu")) or 1) > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="Linux alone says which pages are of files")
+def test_pages_of_files_are_not_counted_as_memory_beside_what_is_available(tmp_path: Path) -> None:
+    """Weights that are mapped from a file lie in the page cache, which the system counts as available."""
+    (tmp_path / "weights").write_bytes(bytes(10**8))
+    with (tmp_path / "weights").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        before = _read_resident()
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        assert _read_resident() - before < 2 * 10**7
+    before = _read_resident()
+    held = bytearray(b"x") * 10**8
+    assert _read_resident() - before > 8 * 10**7 and len(held) == 10**8
 
 
 def test_a_peak_moves_from_one_moment_to_another_as_rows_grow():

@@ -8,14 +8,17 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from efface.robustness.conditions import CannotAttack
 from efface.source import PACKAGE
 from efface.sweeps import cells, work
-from efface.sweeps.cells import IDLE, ROOMS, Cell, Kind, digest_code
+from efface.sweeps.cells import IDLE, ROOMS, Cell, Kind, Store, digest_code
 from efface.sweeps.grid import Drawing, Grid
 from efface.sweeps.jobs import expand
 from efface.sweeps.sweeping import plan
-from efface.sweeps.worker import read_job
+from efface.sweeps.work import do_job
+from efface.sweeps.worker import read_job, run
 
 
 def test_a_cell_is_named_by_all_that_decides_it() -> None:
@@ -95,12 +98,63 @@ def test_jobs_with_one_edit_share_a_lock() -> None:
     )  # fmt: skip
     jobs = expand(grid)
     assert len({job.compute_key() for job in jobs}) == len(jobs) == 6
-    assert len({job.compute_edit_key() for job in jobs}) == 2
-    assert len({job.compute_edit_key() for job in jobs if job.method == "uce"}) == 1
-    assert read_job(json.dumps(dataclasses.asdict(jobs[0]))).compute_edit_key() == jobs[0].compute_edit_key()
+    read = [read_job(json.dumps(dataclasses.asdict(job))) for job in jobs]
+    assert [job.compute_key() for job in read] == [job.compute_key() for job in jobs]
+
+
+def test_a_job_waits_for_another_process_on_its_edit_however_its_settings_are_written(tmp_path: Path) -> None:
+    own = {"name": "written out", "method": "negative", "settings": {"template": "{}"}}
+    concepts = {"a": ("cat",), "b": ("cat",)}
+    grid = Grid(models=("glyphs-ddpm",), methods=("negative",), concepts=concepts, variants=(own,))  # type: ignore[arg-type]
+    store = Store(tmp_path)
+    planned = plan(grid, None)
+    (edit,) = {cells.erase.id for _, cells in planned}
+    lock = store.locate_lock(edit)
+    lock.parent.mkdir()
+    with FileLock(lock):
+        assert [run(grid, job, store, None) for job, _ in planned] == [{"busy": True}] * 4
+
+
+def test_a_result_without_a_number_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), Cell("audit", {"edit": "e"})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.finish(cell, {"numbers": {"drift/target": {"value": float("nan")}}}, {"seconds": 1.0})
+    assert not store.is_done(cell), "else no table of the sweep could be written"
+
+
+def test_a_job_whose_process_dies_does_not_keep_the_log_of_an_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit  # no Exception, as where the process is killed
+
+    grid = Grid(models=("glyphs-ddpm",), methods=("negative",), concepts={"all": ("cat",)})
+    (job,), store = expand(grid), Store(tmp_path)
+    store.write_log(job.compute_key(), job.name, "ValueError: of yesterday")
+    monkeypatch.setattr("efface.sweeps.work.do_job", die)
+    with pytest.raises(SystemExit):
+        run(grid, job, store, None)
+    assert store.read_error(job.compute_key()) == ""
 
 
 def test_both_spellings_of_a_method_are_one_method() -> None:
     shared = {"concepts": {"all": ("cat",)}, "models": ("m",), "settings": {"p-esd": {"beta": 2.0}}}
     (one,), (other,) = (expand(Grid(methods=(name,), **shared)) for name in ("p-esd", "p_esd"))
-    assert dict(other.settings) == {"beta": 2.0} and other.compute_edit_key() == one.compute_edit_key()
+    assert dict(other.settings) == {"beta": 2.0} and other.method == one.method
+
+
+def test_both_spellings_of_an_attack_have_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def attack(*_: object, settings: object, **__: object) -> None:
+        asked.append(settings)
+        raise CannotAttack("enough is known")
+
+    monkeypatch.setattr("efface.api.attacking.attack", attack)
+    for spelled in ("random-prefix", "random_prefix"):
+        grid = Grid(
+            models=("glyphs-ddpm",), methods=("negative",), concepts={"all": ("cat",)}, attacks=(spelled,),
+            sizes={"target": 1}, drawing={"steps": 2}, attacking={"settings": {spelled: {"length": 3}}},  # type: ignore[arg-type]
+        )  # fmt: skip
+        do_job(grid, expand(grid)[0], Store(tmp_path / spelled))
+    assert asked == [{"random-prefix": {"length": 3}}] * 2

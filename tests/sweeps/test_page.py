@@ -71,6 +71,18 @@ def test_a_mean_of_fewer_concepts_than_the_row_has_says_so() -> None:
     assert "| esd | 2 | 80.0 n=20 | 50.0 n=4 of 1 concept |" in write_page(grid, table, "")
 
 
+def test_of_a_number_that_several_judges_give_apart_the_page_has_the_first_ones() -> None:
+    grid = Grid(models=("m",), methods=("esd",), concepts={"new": ("a", "b")}, columns=("clip/unseen",))
+    table = build_lines(*(
+        f"m,new,{concept},esd,,0,0,1.0,clip,unseen,{judge},,,,,{value},,,10,0,,"
+        for concept in "ab" for judge, value in (("clip:large", 0.2), ("clip:small", 0.4))
+    ))  # fmt: skip
+    page = write_page(grid, table, "")
+    assert "| esd | 2 | 0.2 n=20 |" in page, "10 pictures of each concept, not the mean of two judges of 40"
+    assert "| a | esd | 0.2 n=10 |" in page and "first judge's" in page
+    assert "first judge's" not in write_page(grid, table[::2], "")
+
+
 def test_what_failed_stands_on_the_page() -> None:
     grid = Grid(models=("m",), methods=("esd",), concepts={"new": ("a",)})
     made = Made(cells=2, done=1, failed=(("ValueError: no | such\nthing", ("esd of a on m",)),))

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 import efface
 from efface.sweeps.cells import Store
-from efface.sweeps.grid import read_grid
+from efface.sweeps.grid import Drawing, Grid, read_grid
 from efface.sweeps.jobs import Job, expand
 from efface.sweeps.local import Answer, WorkerProcess
 from efface.sweeps.sweeping import plan
@@ -66,8 +66,8 @@ def test_a_job_that_another_process_works_on_waits_until_the_others_are_done(
     whole: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     grid, table = whole
-    first = expand(read_grid(grid))[0]
-    lock = FileLock(Store(tmp_path / "out").locate_lock(first.compute_edit_key()), thread_local=False)
+    (_, first), *_ = plan(read_grid(grid), None)
+    lock = FileLock(Store(tmp_path / "out").locate_lock(first.erase.id), thread_local=False)
     Path(lock.lock_file).parent.mkdir(parents=True)
     lock.acquire()
     late = threading.Timer(300, lock.release)  # else a failure of this test would wait for ever
@@ -83,6 +83,19 @@ def test_a_job_that_another_process_works_on_waits_until_the_others_are_done(
     late.cancel()
     assert told == ["dog", "rose", "cat"]
     assert (summary.new, summary.failed) == (6, ()) and summary.table.read_bytes() == table
+
+
+def test_a_grid_may_be_longer_than_an_argument_of_a_command(tmp_path: Path) -> None:
+    concepts = ("cat", *(f"thing {i} of a long list of things that nobody erases here" for i in range(3000)))
+    grid = Grid(
+        models=("glyphs-ddpm",), methods=("negative",), concepts={"all": concepts}, sizes={"target": 1},
+        drawing=Drawing(steps=2),
+    )  # fmt: skip
+    assert len(grid.model_dump_json()) > 2**17, "the most that Linux takes"
+    worker = WorkerProcess(grid, tmp_path, 1, None)
+    job = expand(grid)[0]
+    assert worker.ask(job) == {"done": ["erase", "evaluate"]} and worker.ask(job) == {"done": []}
+    worker.stop()
 
 
 def test_a_sweep_that_is_interrupted_ends_at_once_and_goes_on_later(whole: tuple[Path, bytes], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from efface.robustness.conditions import CannotAttack
 from efface.scorers.classifier import Classifier
 from efface.sweeps.cells import Store
 from efface.sweeps.forecast import forecast
-from efface.sweeps.grid import Grid, Variant, read_grid
+from efface.sweeps.grid import Grid, Variant, check_again, read_grid
 from efface.sweeps.jobs import Job, expand
 from efface.sweeps.memory import describe_memory
 from efface.sweeps.rates import Rates, read_rates
@@ -61,11 +61,42 @@ def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> No
         (("[sizes]", "[keep]\nlion = ['car']\n[sizes]"), r"\[keep\] names lion, which is not among the concepts"),
         (('["cat", "dog", "rose"]', "[]"), "asks for nothing"),
         (("model =", "model"), r"grid.toml .*write it as TOML"),
+        (
+            ("[sizes]", "[settings.negative]\ntemplate = inf\n[sizes]"),
+            r"grid.toml: settings.negative.template is inf; a value",
+        ),
+        (("steps = 2", "guidance = nan"), r"grid.toml: drawing.guidance is nan; a value is a text, true or false, a"),
+        (
+            ("[sizes]", "[settings.negative]\ntemplate = 2026-01-31\n[sizes]"),
+            r"negative.template is 2026-01-31; a value",
+        ),
+        (("[sizes]", "[settings.negative]\nseed = 3\n[sizes]"), r"settings.negative has a seed; the key seeds lists"),
+        (("[sizes]", "[attacking.settings.sedes]\nqueries = 3\n[sizes]"), r"no attack 'sedes'; did you mean 'seeds'"),
     ],
 )
 def test_a_wrong_grid_is_refused_with_what_is_wrong(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_grid(write(tmp_path, TEXT.replace(*change)))
+
+
+def test_a_grid_of_python_is_checked_like_one_of_a_file_and_takes_a_fraction(tmp_path: Path) -> None:
+    grid = read_grid(write(tmp_path, TEXT.replace("target = 1", "target = 4")))
+    assert check_again(grid, 0.25).fraction == 0.25 and check_again(grid) == grid
+    with pytest.raises(ValueError, match="seeds has 0 twice, which would count its results twice"):
+        efface.sweep(grid.model_copy(update={"seeds": (0, 0)}), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^fraction: Input should be less than or equal to 1"):
+        efface.sweep(grid, tmp_path / "out", fraction=3)
+    part = efface.sweep(grid.model_copy(update={"concepts": {"all": ("cat",)}}), tmp_path / "out", fraction=0.25)
+    assert ",1,0,,\n" in part.table.read_text(), "one picture of four"
+
+
+def test_the_attacked_rows_are_checked_whichever_variant_of_a_request_is_attacked(tmp_path: Path) -> None:
+    shared = {"method": "negative", "concepts": ("cat",)}
+    variants = (Variant(name="plain", attacks=(), **shared), Variant(name="attacked", attacks=("seeds",), **shared))  # type: ignore[arg-type]
+    grid = Grid(models=("glyphs-ddpm",), variants=variants, concepts={"all": ("cat",)}, sizes={"neighbour": 2})
+    with pytest.raises(ValueError, match="attacked of cat on glyphs-ddpm: "):
+        efface.sweep(grid, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_grid_of_the_documentation_can_be_expanded(tmp_path: Path) -> None:

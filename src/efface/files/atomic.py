@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .digests import hash_bytes
@@ -25,6 +25,8 @@ CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 WRONG = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG)
 REFUSALS = frozenset((*FULL, *CLOSED, *WRONG))
 """The errors of a full disk, or of a path that can't be written."""
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
+"""The errors of a folder that is renamed to the name of another one that holds files."""
 
 
 def write_whole(path: str | Path, data: str | bytes) -> Path:
@@ -78,11 +80,27 @@ def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
         try:
             yield made
             made.chmod(0o755)
-            if replace and folder.exists():
-                shutil.rmtree(folder)
-            os.rename(made, folder)
+            _rename_folder(made, folder, replace)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _rename_folder(made: Path, folder: Path, replace: bool) -> None:
+    """Gives a folder its final name. What has that name is moved aside first, for other processes may do the same."""
+    earlier: list[Path] = []
+    while True:
+        try:
+            os.rename(made, folder)
+            break
+        except OSError as error:
+            if not replace or error.errno not in OCCUPIED:
+                raise
+        aside = _name_temporary(folder)
+        with suppress(FileNotFoundError):  # another process has moved it
+            os.rename(folder, aside)
+            earlier.append(aside)
+    for aside in earlier:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def make_scratch(path: str | Path) -> Path:

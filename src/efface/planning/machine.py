@@ -71,9 +71,9 @@ def read_resident_peak() -> int | None:
 
 
 def _read_resident() -> int:
-    """Reads how many bytes of main memory this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    """Reads how many bytes of main memory this process holds, without the pages of files, which count as available."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _read_group_limit() -> int:
@@ -82,6 +82,6 @@ def _read_group_limit() -> int:
     try:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return limit - used + int(facts["inactive_file"])
+        return limit - used + int(facts["inactive_file"]) + int(facts["active_file"])
     except (OSError, ValueError, KeyError):
         return 1 << 62

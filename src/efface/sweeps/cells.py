@@ -110,9 +110,9 @@ class Store:
         """The folder of an audit, or of an edit's neurons."""
         return self.folder / kind / id
 
-    def locate_lock(self, key: str) -> Path:
-        """The lock file of an edit, held by the process that works on one of its jobs."""
-        return self.folder / "locks" / f"{key}.lock"
+    def locate_lock(self, id: str) -> Path:
+        """The lock file of an edit, held by the process that works on one of its jobs: these share cells and files."""
+        return self.folder / "locks" / f"{id}.lock"
 
     def locate_log(self, key: str) -> Path:
         """The log of a job that failed."""
@@ -132,10 +132,15 @@ class Store:
         return self._locate_result(cell).is_file()
 
     def finish(self, cell: Cell, result: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """Writes a cell's result. The cost is written first, so that a finished cell has both."""
+        """Writes a cell's result. The cost is written first, so that a finished cell has both.
+
+        Raises:
+            ValueError: the result has NaN or infinite numbers, which nothing could read again.
+        """
         write_whole(self._locate_cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
         whole = {"kind": cell.kind, "decided_by": dict(cell.decided_by), "result": dict(result)}
-        write_whole(self._locate_result(cell), json.dumps(whole, sort_keys=True, indent=1) + "\n")
+        text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False)
+        write_whole(self._locate_result(cell), text + "\n")
 
     def read_result(self, cell: Cell) -> Mapping[str, Any]:
         """The result of a finished cell; raises FileNotFoundError where it is not finished."""

@@ -17,17 +17,23 @@ def check_measuring(grid: Grid, jobs: Sequence[Job], device: str | None) -> None
             at whatever it is shown, or nothing to attack; names the job.
         OSError: a suite's file is missing.
     """
-    checked: set[tuple[str, Erasure]] = set()
+    checked: set[tuple[str, Erasure, bool]] = set()
     tried: set[tuple[str, str]] = set()
     for job in jobs:
         request = Erasure(job.targets, job.anchor, job.keep)
-        if (job.model, request) in checked:
+        key = (job.model, request, _is_attacked(job))
+        if key in checked:
             continue
-        checked.add((job.model, request))
+        checked.add(key)
         try:
             _check(grid, job, request, device, tried)
         except ValueError as error:
             raise ValueError(f"{job.name}: {error}") from error
+
+
+def _is_attacked(job: Job) -> bool:
+    """Whether any of its edit's strengths is attacked."""
+    return any(job.list_attacks(strength) for strength in job.strengths)
 
 
 def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: set[tuple[str, str]]) -> None:
@@ -42,7 +48,7 @@ def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: se
         model, request, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), scorers=grid.scorers,
         protocol=grid.protocol, sizes=grid.sizes, fraction=grid.fraction,
     )  # fmt: skip
-    if job.attacks:
+    if _is_attacked(job):
         check_attackable(suite, scorers, Settings(), grid.attacking.rows, grid.attacking.controls)
     new = [scorer for scorer in scorers if (job.model, scorer.name) not in tried]
     try:

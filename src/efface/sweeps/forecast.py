@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..catalog import METHODS
+from ..catalog import METHODS, find_table_entry
 from ..concept import Erasure
 from ..methods.configure import suggest_for_bundled
 from ..plurals import write_count
@@ -223,7 +223,7 @@ _suggest = functools.cache(suggest_for_bundled)
 def _count_queries(name: str, grid: Grid) -> int:
     from ..attacks import build_attack
 
-    own = grid.attacking.settings.get(name)
+    own = find_table_entry(name, grid.attacking.settings)
     return build_attack(name, grid.models[0], grid.attacking.budget, own).queries
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,12 +178,26 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
     _unite_models(path, found, changes)
     if fraction is not None:
         found["fraction"] = fraction
+    with naming(path):
+        return _validate(found)
+
+
+def check_again(grid: Grid, fraction: float | None = None) -> Grid:
+    """A grid that was made or changed in Python, checked like one from a file, with another fraction if one is given.
+
+    Raises:
+        ValueError: as `read_grid`.
+    """
+    return _validate(grid.model_dump() | ({} if fraction is None else {"fraction": fraction}))
+
+
+def _validate(found: Mapping[str, Any]) -> Grid:
+    """Makes a grid of its table and checks it; raises ValueError, which says what is wrong."""
     try:
         grid = Grid.model_validate(found)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from error
-    with naming(path):
-        check_grid(grid)
+        raise ValueError(_explain(error)) from error
+    check_grid(grid)
     return grid
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..catalog import ATTACKS, METHODS
 from ..edits.strength import check_strength
@@ -23,6 +24,8 @@ def check_grid(grid: Grid) -> None:
             f"columns names {stray[0]!r}; a column is METRIC/GROUP, such as esr1/target or asr@seeds/target"
         )
     _check_values(grid)
+    for key, value in grid.model_dump().items():
+        _check_plain(key, value)
     labels = [*grid.methods, *(v.name for v in grid.variants)]
     if len(set(labels)) < len(labels):
         raise ValueError(f"two methods or variants share a name: {', '.join(labels)}")
@@ -31,7 +34,10 @@ def check_grid(grid: Grid) -> None:
     for attack in (*grid.attacks, *(grid.weaker_attacks or ()), *(a for v in grid.variants for a in v.attacks or ())):
         if attack != "standard":
             ATTACKS.find_name(attack)
+    for attack in grid.attacking.settings:
+        ATTACKS.find_name(attack)
     _check_names(grid, labels)
+    _check_seeds(grid)
     used = {METHODS.find_name(method) for method in (*grid.methods, *(v.method for v in grid.variants))}
     if idle := [method for method in grid.settings if METHODS.find_name(method) not in used]:
         raise ValueError(f"[settings] names {idle[0]}, which is no method or variant of the grid")
@@ -59,6 +65,27 @@ def _check_values(grid: Grid) -> None:
                 check_strength(strength)
     if small := [f"{group} = {n}" for group, n in grid.sizes.items() if n < 1]:
         raise ValueError(f"[sizes] has {small[0]}; a group has at least 1 picture, and one that is left out has none")
+
+
+def _check_plain(key: str, value: Any) -> None:
+    """Raises ValueError where a value can't be passed on to the workers, whose cells would have other names."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_plain(f"{key}.{name}", part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_plain(key, part)
+    elif not (value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))):
+        raise ValueError(f"{key} is {value}; a value is a text, true or false, a finite number, or a list of these")
+
+
+def _check_seeds(grid: Grid) -> None:
+    """Raises ValueError where a setting is the training seed, which the column `seed` of the table would not show."""
+    tables = {f"settings.{name}": settings for name, settings in grid.settings.items()}
+    tables |= {f"the settings of variant {v.name}": v.settings for v in grid.variants}
+    tables |= {f"sweep.{name}": settings for name, settings in grid.sweep.items()}
+    if named := [name for name, settings in tables.items() if "seed" in settings]:
+        raise ValueError(f"{named[0]} has a seed; the key seeds lists the training seeds of all methods")
 
 
 def _check_names(grid: Grid, labels: list[str]) -> None:

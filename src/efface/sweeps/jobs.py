@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,11 +52,6 @@ class Job:
     def compute_key(self) -> str:
         """A hash of the job, which names its log."""
         return hash_json(dataclasses.asdict(self))[:20]
-
-    def compute_edit_key(self) -> str:
-        """A hash of what decides the job's edit, which names its lock: jobs with one edit share cells and files."""
-        asked = (self.model, self.method, self.targets, self.anchor, self.keep, dict(self.settings))
-        return hash_json(json.loads(json.dumps(asked, default=str)))[:20]
 
 
 @dataclass(frozen=True)

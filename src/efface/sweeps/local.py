@@ -76,8 +76,11 @@ class WorkerProcess:
     """A process that does jobs; it is started for its first job, and again after it died."""
 
     def __init__(self, grid: Grid, folder: Path, threads: int, device: str | None) -> None:
-        arguments = [str(folder), grid.model_dump_json(), device or "", str(threads)]
-        self.command = [sys.executable, "-m", WORKER, *arguments]
+        self.command = [sys.executable, "-m", WORKER, str(folder), device or "", str(threads)]
+        self.grid = grid.model_dump_json()
+        """It is written to the process, because an argument of a command has at most 128 KiB."""
+        self.told: subprocess.Popen[str] | None = None
+        """The process that has the grid."""
         self.log = folder / "workers.log"
         self.process: subprocess.Popen[str] | None = None
         self.killed = False
@@ -92,6 +95,9 @@ class WorkerProcess:
                 return {"error": "the sweep was stopped"}
             assert process.stdin and process.stdout
             try:
+                if self.told is not process:
+                    process.stdin.write(self.grid + "\n")
+                    self.told = process
                 process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
                 process.stdin.flush()
                 if line := process.stdout.readline():

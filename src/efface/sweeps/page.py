@@ -17,6 +17,7 @@ KEYS = ("model", "split", "concept", "method", "setting", "seed", "strength")
 MEAN_KEYS = ("model", "split", "method", "setting", "strength")
 SHOWN = 3
 """Edits that are named of those which raise an alarm."""
+OTHER_JUDGES = "Of a number that several judges give, each for itself, this is the first judge's; `table.csv` has all."
 NO_MORE = Made()
 """The default, where the facts about a sweep are not known."""
 
@@ -30,7 +31,8 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
         command: the command that makes the page again.
         made: the facts about the sweep.
     """
-    lines = [line for line in table if is_shown(grid, line)]
+    shown = [line for line in table if is_shown(grid, line)]
+    lines = _take_first_judges(shown)
     columns = grid.columns or tuple(dict.fromkeys(find_column(line) for line in lines if _is_default(line)))
     head = [
         f"# {grid.title or 'A sweep'}",
@@ -41,6 +43,7 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
         "reach with as many pictures. `asr@nothing` is what plain prompts show, `robust` the share of prompts that",
         "none of the attacks made at that strength broke, `agreement` the share of pictures on which all judges say",
         "the same. What a paper reports is of another model.",
+        *([OTHER_JUDGES] if len(lines) < len(shown) else []),
         "",
         *made.format_lines(),
         "",
@@ -54,8 +57,8 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
     refused = _list_edits("Attacks that could not be made", ("why", "on"), made.refused)
     alarms = _list_edits("Alarms", ("alarm", "raised by"), made.alarms)
     failed = _list_edits("Failed in their last run", ("why", "failed"), made.failed)
-    shown = [*means, *compared, *every] if lines else []
-    return "\n".join([*head, *about, *shown, *failed, *refused, *alarms])
+    numbers = [*means, *compared, *every] if lines else []
+    return "\n".join([*head, *about, *numbers, *failed, *refused, *alarms])
 
 
 def _list_edits(title: str, head: Sequence[str], found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -79,6 +82,14 @@ def is_shown(grid: Grid, line: Line) -> bool:
     compared = [name for each in grid.compare for name in (each.of, each.at)]
     column = find_column(line)
     return column in compared or (column in grid.columns if grid.columns else _is_default(line))
+
+
+def _take_first_judges(lines: Sequence[Line]) -> list[Line]:
+    """One line for each number of an edit: the first judge's where there are several and none is of all together."""
+    found: dict[tuple[str, ...], Line] = {}
+    for line in lines:
+        found.setdefault((*(line[key] for key in KEYS), find_column(line)), line)
+    return list(found.values())
 
 
 def _is_default(line: Line) -> bool:

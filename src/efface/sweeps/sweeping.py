@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def sweep(
     Args:
         grid: a grid, or its TOML file.
         out: the folder of the sweep; workers on other machines must share it.
-        fraction: the share of each group's pictures to draw, instead of the grid's.
+        fraction: the share of each group's pictures to draw, instead of the grid's own.
         concepts, methods, seeds: run only the grid's jobs of these concepts, methods or variants, and training seeds;
             the table and the page have all finished cells.
         page: a file to which the page is also written.
@@ -95,11 +96,13 @@ def sweep(
     if workers < 1 or threads < 1:
         raise ValueError(f"workers and threads must be at least 1, got {workers} and {threads}")
     from .checking import check_measuring
-    from .grid import read_grid
+    from .grid import check_again, read_grid
     from .on_ray import OnRay, plan_on_ray, run_ray
 
-    command = command or (f"efface sweep {grid} --out {out}" if isinstance(grid, str | Path) else "efface.sweep")
-    grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
+    if not command and isinstance(grid, str | Path):
+        share = [] if fraction is None else ["--fraction", str(fraction)]
+        command = shlex.join(["efface", "sweep", str(grid), *share, "--out", str(out)])
+    grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else check_again(grid, fraction)
     store = Store(check_folder(out))
     further = [check_file(page)] if page else []
     cluster = OnRay(ray, gpus, cpus, retries) if ray else None
@@ -131,7 +134,7 @@ def sweep(
         from .local import run_local
 
         run_local(grid, open_jobs, store.folder, workers, threads, device, tell)
-    return finish(grid, planned, store, len(new), failed, command, further)
+    return finish(grid, planned, store, len(new), failed, command or "efface.sweep", further)
 
 
 def choose_part(

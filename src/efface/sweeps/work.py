@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import METHODS
+from ..catalog import METHODS, find_table_entry
 from ..concept import Erasure
 from ..files import hash_file
 from ..files.structured import parse_json
@@ -193,7 +193,7 @@ def _attack(
     from ..attacks import BASELINE
     from ..robustness.conditions import CannotAttack
 
-    how, own = grid.attacking, grid.attacking.settings.get(name)
+    how, own = grid.attacking, find_table_entry(name, grid.attacking.settings)
     try:
         record = attack(
             model, edit, out, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), attacks=name,
@@ -238,11 +238,11 @@ def _list_attacks(grid: Grid, job: Job, strength: float) -> dict[str, Mapping[st
     """The attacks at a strength by name, each with what decides it beside the edit and the suite."""
     from ..attacks import find_name
 
-    given = {find_name(name): values for name, values in grid.attacking.settings.items()}
     size = {"rows": grid.attacking.rows, "controls": grid.attacking.controls}
     names = map(find_name, list_attacks(job.list_attacks(strength)))
+    own = grid.attacking.settings
     return {
-        name: size | _describe_attack(name, job.model, grid.attacking.budget, json.dumps(given.get(name, {})))
+        name: size | _describe_attack(name, job.model, grid.attacking.budget, json.dumps(find_table_entry(name, own)))
         for name in names
     }
 
