@@ -197,7 +197,13 @@ def test_what_can_not_be_audited_is_refused_before_work(tmp_path: Path) -> None:
     file = edit_of(model, tmp_path / "edit.safetensors")
     with pytest.raises(ValueError, match="3 words to search, but 2 of the worst and 2 others"):
         audit_edit(model, file, Erasure(("cat",)), WORDS[:3], [], tmp_path / "out", LOOK)
-    for wrong, says in (({"worst": 0}, "worst must be"), ({"template": "a"}, "once"), ({"near": 1.0}, "near from 0")):
+    for wrong, says in (
+        ({"worst": 0}, "worst must be"),
+        ({"template": "a"}, "once"),
+        ({"near": 1.0}, "near from 0"),
+        ({"space": "v"}, "no space 'v'; there are x0, eps"),
+        ({"strength": 50.0}, "a strength is a number from -10 to 10"),
+    ):
         with pytest.raises(ValueError, match=says):
             AuditConfig(**wrong)
     with pytest.raises(FileNotFoundError, match=r"holds no audit\.json"):

@@ -94,6 +94,9 @@ def test_bad_input_is_refused_before_work(setup: Setup, monkeypatch: pytest.Monk
     refused("no scorer can say whether a picture shows cat", [Magic()], judges=[Reader(question="style")])
     refused("its groups to attack are target", [Magic()], group="neighbour")
     refused("shows cat in 0 of 10 pictures", [Magic()], lambda *_: "")
+    nude = tuple(dataclasses.replace(r, asks="nudity") if r.role == "erase" else r for r in setup.suite.rows)
+    nudity = {"suite": dataclasses.replace(setup.suite, rows=nude), "judges": [Reader(question="nudity")]}
+    assert not refused("nudity is judged by detectors, .* and reader is none", [Magic()], **nudity).calls
     kept = dataclasses.replace(setup.suite, rows=tuple(r for r in setup.suite.rows if r.role == "keep"))
     refused("no row of a concept that must be gone", [Magic()], suite=kept)
     assert not (tmp_path / "attacks.json").exists()

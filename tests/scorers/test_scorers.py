@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -221,6 +223,22 @@ def test_clip_is_the_cosine_of_its_own_networks_embeddings(bundle: Path) -> None
     with torch.no_grad():
         out = network(**words, pixel_values=draw_noise(3).float() / 127.5 - 1)
     assert [s.value for s in scores] == pytest.approx((out.text_embeds * out.image_embeds).sum(-1).tolist(), abs=1e-4)
+
+
+def test_long_prompts_are_cut_to_what_clip_reads_also_by_a_tokenizer_that_does_not_say_it(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """The network reads 120 tokens: 118 of the prompt."""
+    bare = tmp_path / "clip"
+    shutil.copytree(bundle / "clip", bare)
+    said = json.loads((bare / "tokenizer_config.json").read_text())
+    del said["model_max_length"]
+    (bare / "tokenizer_config.json").write_text(json.dumps(said))
+    whole, cut = (dataclasses.replace(ROW, prompt="cat " * n) for n in (300, 118))
+    pictures = draw_noise(1)
+    for kind in (Clip, partial(Choice, labels=("cat", "dog " * 200))):
+        wanted = kind(str(bundle / "clip")).score(pictures, [cut], pictures)
+        assert kind(str(bare)).score(pictures, [whole], pictures) == wanted
 
 
 @pytest.mark.parametrize("ground", GROUNDS)

@@ -24,8 +24,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, fold_name
+from ..concept import Erasure, check_choices, fold_name
 from ..edits.edit import Edit
+from ..edits.strength import check_strength
 from ..evaluation.drawing import Drawings, Progress, Settings
 from ..evaluation.trial import try_scorers
 from ..files import hash_file, write_whole
@@ -85,6 +86,8 @@ class AuditConfig:
             raise ValueError(f"controls is at least 0 and near from 0 to 1, got {self.controls} and {self.near:g}")
         if self.template.count("{}") != 1:
             raise ValueError(f"a template holds the word as {{}}, once; got {self.template!r}")
+        check_choices(self)
+        check_strength(self.strength)
 
 
 def list_vocabulary(model: Model, erasure: Erasure, known: World | None, given: Sequence[str] = ()) -> list[str]:

@@ -13,7 +13,7 @@ from ..evaluation.evaluate import Settings
 from ..plurals import write_count
 from ..records.attacks import Condition, RowResult
 from ..scorers import Judge
-from ..scorers.base import SetScorer
+from ..scorers.base import Detector, SetScorer
 from ..suites.spec import Row
 from .batch import JudgePanel
 from .conditions import AttackTarget, CannotAttack, NothingToAttack
@@ -37,7 +37,7 @@ def check_sampler(settings: Settings) -> None:
 
 
 def find_judges(scorers: Sequence[Judge], row: Row) -> JudgePanel:
-    """The scorers that can judge a row's question; raises ValueError where there is none."""
+    """The scorers that can judge a row's question; raises ValueError where there is none, or one can't judge it."""
     judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.question == row.asks)
     if not judges:
         given = f"is only {', '.join(s.name for s in scorers)}" if scorers else "is no scorer"
@@ -45,6 +45,8 @@ def find_judges(scorers: Sequence[Judge], row: Row) -> JudgePanel:
             f"no scorer can say whether a picture shows {row.concept}: that needs one for the question {row.asks!r}, "
             f"and there {given}; `efface list scorers` lists all, and --scorer names one"
         )
+    if row.asks == "nudity" and (other := [s.name for s in judges if not isinstance(s, Detector)]):
+        raise ValueError(f"nudity is judged by detectors, such as nudenet or opennsfw, and {other[0]} is none")
     return JudgePanel(judges)
 
 

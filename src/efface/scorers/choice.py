@@ -18,7 +18,7 @@ from ..concept import check_choice, require_positive
 from ..suites.spec import Row
 from .base import Better, Score, cache_by_device, digest_weights, prepare_images
 from .classifier import QUESTIONS, require_labels, score_labels
-from .clip import load_clip, require_clip
+from .clip import load_clip, require_clip, tokenize
 
 
 @final
@@ -81,6 +81,6 @@ class Choice:
 def _embed_labels(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
     """The labels' embeddings [labels, d], of unit length."""
     model, tokenizer, _ = load_clip(folder)
-    tokens = tokenizer([template.replace("{}", n) for n in labels], padding=True, truncation=True, return_tensors="pt")
+    tokens = tokenize(model, tokenizer, [template.replace("{}", label) for label in labels])
     with torch.inference_mode():
-        return F.normalize(model.get_text_features(**tokens.to(model.device)).pooler_output.float())
+        return F.normalize(model.get_text_features(**tokens).pooler_output.float())

@@ -54,10 +54,10 @@ class Clip:
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
-            words = tokenizer([r.prompt for r in part], padding=True, truncation=True, return_tensors="pt")
+            words = tokenize(model, tokenizer, [r.prompt for r in part])
             pixels = prepare_images(processor, images[start : start + self.batch])
             with torch.inference_mode():
-                seen = model(**words.to(model.device), **pixels)
+                seen = model(**words, **pixels)
             cosine = F.cosine_similarity(seen.text_embeds.float(), seen.image_embeds.float()).cpu()
             out += [Score(float(c), (), f"cosine {c:.3f}") for c in cosine]
         return out
@@ -68,6 +68,16 @@ def require_clip(scorer: str, folder: str) -> None:
     kind = read_config(folder).model_type
     if kind != "clip":
         raise ValueError(f"scorer {scorer} needs a CLIP (model_type clip); {folder} holds a {kind}")
+
+
+def tokenize(model: Any, tokenizer: Any, texts: Sequence[str]) -> Any:
+    """The tokens of n texts, as CLIP's arguments; texts are cut to the length of its network.
+
+    The network says how many tokens it reads, because a tokenizer without its config cuts nothing.
+    """
+    most = model.config.text_config.max_position_embeddings
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
+    return tokens.to(model.device)
 
 
 @cache_by_device
