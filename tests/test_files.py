@@ -21,6 +21,7 @@ from efface.files import (
     check_file,
     check_folder,
     check_room,
+    find_relative,
     hash_file,
     new_file,
     new_folder,
@@ -125,6 +126,19 @@ def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path)
     assert len(left) == 2 and all(name.startswith(".") for name in left)
     write_whole(tmp_path / "y", "whole")
     assert os.listdir(tmp_path) == ["y"]
+
+
+def test_a_path_relative_to_a_folder_leads_there_also_through_links(tmp_path: Path) -> None:
+    (tmp_path / "disk/deep/out").mkdir(parents=True)
+    (tmp_path / "home/images").mkdir(parents=True)
+    write_whole(tmp_path / "home/cat", "cat")
+    (tmp_path / "home/out").symlink_to(tmp_path / "disk/deep/out")
+    for folder in (tmp_path / "home/out", tmp_path / "disk/deep/out"):
+        found = find_relative(tmp_path / "home/cat", folder)
+        assert not os.path.isabs(found) and (folder / found).read_text() == "cat"
+        assert (folder / find_relative(tmp_path / "home/images", folder)).is_dir()
+    (tmp_path / "home/out/images").symlink_to(tmp_path / "home/images")
+    assert find_relative(tmp_path / "home/out/images", tmp_path / "home/out") == "images", "its own link stays"
 
 
 def test_several_may_replace_one_folder_at_once(tmp_path: Path) -> None:

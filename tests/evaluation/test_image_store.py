@@ -119,6 +119,21 @@ def test_what_is_there_is_not_drawn_again_and_progress_begins_with_it(tmp_path: 
     assert draw_images(pencil, rows, DRAWING, tmp_path) == paths and len(pencil.asked) == 4
 
 
+def test_pictures_that_another_process_drew_meanwhile_stay(tmp_path: Path) -> None:
+    """Its evaluation names them, and a picture's last bits may differ on another device."""
+    rows = build_rows(None, None)
+    theirs = tmp_path / make_chunk_key(rows, DRAWING)
+
+    class Slow(Pencil):
+        def images(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> Tensor:
+            write_chunk(theirs, torch.full((2, 3, 2, 2), 7, dtype=torch.uint8), (), rows)
+            return super().images(prompts, seeds, **how)
+
+    paths, told = draw(Slow(), rows, tmp_path)
+    assert load_images(tmp_path, [paths[r.id] for r in rows]).eq(7).all() and told == [(0, 2), (2, 2)]
+    assert find_chunk(theirs, rows) is not None
+
+
 def test_a_chunk_of_several_guidances_is_drawn_with_a_list_of_them(tmp_path: Path) -> None:
     pencil = Pencil()
     draw(pencil, build_rows(1.0, None), tmp_path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import check_file
+from ..files import check_file, find_relative
 from .case import Words, to_tuple
 from .progress import Progress, show_progress
 
@@ -143,7 +142,7 @@ def record(
         place,
         date,
         note,
-        os.path.relpath(edit, place) if edit else "",
+        find_relative(edit, place) if edit else "",
         requester=requester,
         responder=responder,
         result=build_result(build_verdict(*read_evaluation(place))),

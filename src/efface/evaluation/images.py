@@ -151,7 +151,8 @@ def draw_images(
     for how, part, key in planned:
         files = found[key]
         if drawn := files is None:
-            files = write_chunk(image_store / key, *_draw(model, part, how, sampler), part)
+            made = _draw(model, part, how, sampler)  # meanwhile another process may have drawn it, and judge its files
+            files = find_chunk(image_store / key, part) or write_chunk(image_store / key, *made, part)
         paths.update({row.id: f"{key}/{file}" for row, file in zip(part, files, strict=True)})
         if drawn and on_progress:
             done += len(part)

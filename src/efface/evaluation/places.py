@@ -1,12 +1,11 @@
 """`protocol.json`: an evaluation's settings, written before any work, and the paths of its pictures and its edit."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json, write_whole
+from ..files import find_relative, read_json, write_whole
 from ..files.missing import require_in
 from ..records.report import list_differences
 
@@ -52,7 +51,7 @@ def write_protocol(folder: Path, asked: dict[str, Any], images: Path, edit: Path
         ValueError: the folder holds another evaluation, or a damaged file; the message says what differs.
     """
     path = folder / FILE
-    ours = {**asked, "images": os.path.relpath(images, folder), "edit": os.path.relpath(edit, folder)}
+    ours = {**asked, "images": find_relative(images, folder), "edit": find_relative(edit, folder)}
     if path.is_file() and (different := list_differences(_read(path), ours, skip=PLACES)):
         said = "; ".join(different[:5])
         raise ValueError(f"{folder} holds another evaluation ({said}); give another --out, or remove it")

@@ -7,6 +7,7 @@ from .atomic import make_scratch, new_file, new_folder, sweep, write_whole
 from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
 from .missing import describe_missing, require_file
 from .pictures import decode_picture, list_pictures, open_picture, read_in_pieces, read_pictures, stack_pictures
+from .relative import find_relative
 from .structured import naming, parse_json, parse_toml_value, read_bytes, read_json, read_parquet, read_toml, refusing
 from .tensors import read_tensors, write_tensors
 from .text import decode, read_text, read_words
@@ -21,6 +22,7 @@ __all__ = [
     "decode",
     "decode_picture",
     "describe_missing",
+    "find_relative",
     "find_shared_digest",
     "hash_bytes",
     "hash_file",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..attacks import BASELINE
+from ..files import find_relative
 from ..functional.rates import Verdict, either
 from ..plurals import write_count
 from ..records.attack_files import add_interrupted, read_file
@@ -52,7 +53,7 @@ class Log:
         Raises:
             ValueError: another process wrote attacks on another basis, or on other rows, into the folder meanwhile.
         """
-        store = os.path.relpath(self.store, self.out)
+        store = find_relative(self.store, self.out)
         built = self.build()
         successes = tuple(_move(success, os.path.dirname(store)) for success in built.successes)
         changed = {"planned": tuple(self.planned), "store": store, "successes": successes}
