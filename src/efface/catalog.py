@@ -14,6 +14,7 @@ Names and descriptions are read from source files, so that neither torch nor the
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -23,7 +24,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 from . import source
 from .source import PACKAGE, SourceClass
@@ -75,10 +76,11 @@ class Entry:
     @property
     def written(self) -> SourceClass:
         """The class in its source; raises ValueError where the file does not define it."""
-        for each in source.list_classes(self.file, self.module):
-            if each.name == self.cls:
-                return each
-        raise ValueError(f"{self.file} defines no class {self.cls!r}, which {self.package or 'efface'} promises")
+        classes = {each.name: each for each in source.list_classes(self.file, self.module)}
+        if self.cls not in classes:
+            near = did_you_mean(self.cls, list(classes))
+            raise ValueError(f"{self.file} defines no class {self.cls!r}, which {self.package or 'efface'} names{near}")
+        return classes[self.cls]
 
     def load(self) -> Any:
         """Imports the module and returns the class."""
@@ -145,8 +147,17 @@ class Registry:
         return self.find_entry(name).about
 
     def get(self, name: str) -> type[Any]:
-        """Imports the module that defines an entry, and returns the class."""
-        return self.find_entry(name).load()
+        """Imports the module that defines an entry, and returns the class.
+
+        Raises:
+            ValueError: the class of an installed package lacks something; the message says what.
+        """
+        entry = self.find_entry(name)
+        if not entry.package:
+            return entry.load()
+        where = f"class {entry.written.name} in {entry.file}"
+        _require_whole(cls := entry.load(), where, defaults=not self.trait)
+        return cls
 
     def get_name(self, instance: Any) -> str:
         """The catalogue's name for an instance or a class, or else the name of its file."""
@@ -174,7 +185,16 @@ class Registry:
     def _build_installed_entry(self, name: str, point: importlib.metadata.EntryPoint) -> Entry:
         place = source.locate(point.module)
         if place is None:
-            raise ValueError(f"{_name_package(point)} names the module {point.module!r} for {name!r} and has none")
+            raise ValueError(
+                f"{_name_package(point)} brings the {self.kind} {name!r} and has no module {point.module!r} (each "
+                "folder needs an __init__.py); mend the entry point in its pyproject.toml and install it again, or "
+                "uninstall it"
+            )
+        if self.suffix == ".py" and not point.attr:
+            raise ValueError(
+                f"{_name_package(point)} brings the {self.kind} {name!r} by a module without a class; write "
+                f'"{point.value}:CLASS" in the entry point and install the package again'
+            )
         file = place[0] if self.suffix == ".py" else place[0].with_name(f"{point.name}{self.suffix}")
         if not file.is_file():
             raise ValueError(f"{_name_package(point)} brings the {self.kind} {name!r} and no file {file}")
@@ -199,6 +219,41 @@ def _list_entry_points(group: str, _path: tuple[str, ...]) -> list[importlib.met
     """The entry points of the packages on this path, in alphabetical order; one that is found twice counts once."""
     points = {(p.name, p.value, _name_package(p)): p for p in importlib.metadata.entry_points(group=group)}
     return [points[key] for key in sorted(points)]
+
+
+def _require_whole(cls: type[Any], where: str, defaults: bool) -> None:
+    """Raises ValueError where the class of an installed package is no dataclass, or lacks a method or a default.
+
+    Args:
+        cls: the class.
+        where: the words for it in messages.
+        defaults: whether every setting needs a default; a scorer's network need not have one.
+    """
+    if "__dataclass_fields__" not in vars(cls):
+        raise ValueError(f"{where} is no dataclass; write @dataclass(frozen=True, kw_only=True) above it")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ValueError(f"{where} does not define {', '.join(missing)}")
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # a type that is imported for type checkers alone
+        return
+    for field in dataclasses.fields(cls):
+        if defaults and field.default is dataclasses.MISSING:
+            raise ValueError(f"{where}: the setting {field.name} needs a default, and a tuple where it is a list")
+        if field.default is not dataclasses.MISSING and not fits(field.default, hints[field.name]):
+            kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", field.type)
+            raise ValueError(
+                f"{where}: the setting {field.name} is of type {kind}, and its default is {field.default!r}"
+            )
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a plain type, or one of a few; True for any other type."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return kind not in (int, str, bool) or type(value) is kind
 
 
 def _name_package(point: importlib.metadata.EntryPoint) -> str:

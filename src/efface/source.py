@@ -43,7 +43,7 @@ class SourceClass:
 
 
 def parse(file: Path) -> ast.Module:
-    """The syntax tree of a file; parsed once for each state of the file."""
+    """The syntax tree of a file; parsed once for each state of the file. Raises ValueError where it is not Python."""
     return _parse(file, file.stat().st_mtime_ns)
 
 
@@ -222,4 +222,7 @@ def _find_value(name: str, user: SourceClass) -> Any:
 
 @cache
 def _parse(file: Path, _changed: int) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ValueError(f"{file}, line {error.lineno}, is not Python: {error.msg}") from error

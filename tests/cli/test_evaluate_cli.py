@@ -86,7 +86,7 @@ def test_the_commonest_words_are_refused_clearly_before_any_drawing(
     net = judges / "judges" / "style-resnet"
     cases = {
         (): "no judges come with this model: name a scorer",
-        ("--scorer", "nudnet"): "there is no scorer 'nudnet' here; there are artefact",
+        ("--scorer", "nudnet"): "there is no scorer 'nudnet' here; did you mean 'nudenet'",
         ("--scorer", f"classifier:{net}"): "has no label 'cat', which 2 rows ask for",
         ("--scorer", "pixels", "--scorer", "pixels"): "two scorers share a name",
         ("--scorer", f"fid:{net}"): "needs 2000 pictures in each set",

@@ -30,6 +30,8 @@ class Touchy:
     """Gives each picture's first number, and breaks on a batch that holds a 7."""
 
     name = "touchy"
+    question = "touch"
+    share = False
 
     def score(self, images: Any, rows: Any, before: Any) -> list[Score]:
         if (images[:, 0, 0, 0] == 7).any():
@@ -247,6 +249,8 @@ def test_scores_are_kept_on_disk_and_a_file_with_a_number_that_is_none_is_made_a
 
     class Counted:
         name = "counted"
+        question = "count"
+        share = False
 
         def identify(self) -> dict[str, str]:
             return {"scorer": "counted"}

@@ -84,9 +84,10 @@ def test_scorers_are_made_from_words(bundle: Path) -> None:
 
 
 BAD = {
-    "nudenat": "there is no scorer 'nudenat' here; there are object-convnext, .* nudenet",
+    "nudenat": "there is no scorer 'nudenat' here; did you mean 'nudenet'",
+    "taste": "there is no scorer 'taste' here; there are object-convnext, .* nudenet",
     "kid,leest=3": r"scorer kid has no setting 'leest=3'; it has reference=…, least=…, name=…",
-    "kid,least=few": "least is a number, not 'few'",
+    "kid,least=few": "least is a whole number, not 'few'",
     "pixels:owner/net": "takes no network",
     "classifier": "classifier needs a network: classifier:FOLDER_OR_HUB_ID",
     "choice,labels=cat": "at least 2 labels; it was given 1",

@@ -192,7 +192,7 @@ def _build_scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], proto
     """The scorers that are asked for, or else those of the model or the protocol; and the protocol's own ones."""
     from ..evaluation.evaluate import check_scorers, has_number
     from ..evaluation.metrics import name_kind
-    from ..scorers.base import TooFew
+    from ..scorers.base import TooFew, require_declared
 
     name, known = case.model.name, case.known
     theirs = protocol.scorers if protocol else ()
@@ -203,6 +203,8 @@ def _build_scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], proto
             f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
             "asks about, so its numbers could not be shown; leave it out"
         )
+    for scorer in found:
+        require_declared(scorer)
     given = {*(s.name for s in found), *(name_kind(s) for s in found)}
     left = [words for words in theirs if words not in given]
     for scorer in build_judges(name, suite, left, known) if left else []:

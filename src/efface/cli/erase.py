@@ -261,13 +261,16 @@ def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, 
 
 def list_fields(name: str) -> list[SourceField]:
     """Reads a method's fields from its source, or, where the source does not say enough, from its imported class."""
-    from ..catalog import METHODS
+    from ..catalog import METHODS, fits
 
     entry = METHODS.find_entry(name)
     try:
-        return read_fields(entry.written)
+        fields = read_fields(entry.written)
+        if not all(fits(field.default, field.type) for field in fields):
+            METHODS.get(name)  # which refuses the class, with the reason
+        return fields
     except Unreadable:
-        kind = entry.load()
+        kind = METHODS.get(name)
         hints, docs = get_type_hints(kind, include_extras=True), read_field_docs(entry.written)
         given = vars(kind).get("__annotations__", {})
         return [

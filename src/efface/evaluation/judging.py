@@ -15,7 +15,7 @@ from ..functional import rates
 from ..functional.rates import Verdict
 from ..plurals import write_count
 from ..scorers import Judge
-from ..scorers.base import Detector, Score, Scorer
+from ..scorers.base import JUDGED, Detector, Score, Scorer
 from ..suites.spec import Row
 from .asking import ScorerWatch
 from .estimates import estimate, estimate_drop, estimate_gain, estimate_tally
@@ -239,7 +239,26 @@ def _score_checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: 
         raise RuntimeError(
             f"{scorer.name} gave {write_count(len(found), 'score')} for {write_count(len(rows), 'picture')}"
         )
+    for score in found:
+        _require_form(scorer, score)
     return found
+
+
+def _require_form(scorer: Scorer, score: Score) -> None:
+    """Raises TypeError or ValueError for a score that would be written, counted or read as something else."""
+    if not isinstance(score, Score):
+        raise TypeError(f"score returns a list with a Score for each picture; there is a {type(score).__name__} in it")
+    if score.value is not None and not isinstance(score.value, int | float):
+        raise TypeError(f"the value of a score is a float or None, not a {type(score.value).__name__}")
+    if isinstance(score.answer, str) or not all(isinstance(label, str) for label in score.answer):
+        raise TypeError(f'the answer of a score is a tuple of labels, such as ("cat",), not {score.answer!r}')
+    if scorer.share and score.value not in (None, 0, 1) and _is_finite(score):
+        raise ValueError(f"its numbers count pictures (share = True), so a value is 1, 0 or None, not {score.value}")
+    if scorer.question in JUDGED and score.value is not None and not score.answer and not isinstance(scorer, Detector):
+        raise ValueError(
+            f"it answers the question {scorer.question!r}, so that its labels count; give them, the best first, as "
+            'Score(None, ("cat", "dog"))'
+        )
 
 
 def _read_cached(file: Path, n: int) -> list[Score] | None:

@@ -8,13 +8,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from ..catalog import SCORERS, did_you_mean
+from ..catalog import SCORERS
 from .base import Scorer, SetScorer
 
 EARLIER = {"asks": "question"}
 """Earlier names of settings, which still work."""
+TRUTHS = {"true": True, "false": False}
 Palette = tuple[tuple[str, tuple[int, int, int]], ...]
 
 
@@ -42,11 +43,10 @@ def build_scorer(words: str, around: ModelResources) -> Scorer | SetScorer:
     """
     head, *rest = words.split(",")
     kind, _, folder = head.partition(":")
-    if kind not in names():
-        raise ValueError(f"there is no scorer {kind!r}{did_you_mean(kind, names(), show=20)}")
+    kind = SCORERS.find_name(kind)
     cls = get(kind)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    given = dict(_parse_setting(kind, option, fields) for option in rest)
+    fields, types = {f.name: f for f in dataclasses.fields(cls)}, get_type_hints(cls)
+    given = dict(_parse_setting(kind, option, {name: types[name] for name in fields}) for option in rest)
     if folder:
         if "folder" not in fields:
             raise ValueError(f"scorer {kind} takes no network; write {kind}, or {kind},SETTING=VALUE")
@@ -54,19 +54,24 @@ def build_scorer(words: str, around: ModelResources) -> Scorer | SetScorer:
     return cls(**_fill(kind, fields, given, around))
 
 
-def _parse_setting(kind: str, option: str, fields: Mapping[str, Any]) -> tuple[str, Any]:
+def _parse_setting(kind: str, option: str, types: Mapping[str, Any]) -> tuple[str, Any]:
     key, equals, value = option.partition("=")
     key = EARLIER.get(key, key)
-    free = [name for name in fields if name not in ("folder", "palette")]
+    free = [name for name in types if name not in ("folder", "palette")]
     if not equals or key not in free:
         raise ValueError(f"scorer {kind} has no setting {option!r}; it has {', '.join(f'{n}=…' for n in free)}")
-    wanted = fields[key].type
+    wanted = types[key]
+    if wanted is bool:
+        if value.casefold() not in TRUTHS:
+            raise ValueError(f"scorer {kind}: {key} is true or false, not {value!r}")
+        return key, TRUTHS[value.casefold()]
     try:
         return key, wanted(value) if wanted in (int, float) else tuple(value.split("|")) if _takes_several(
             wanted
         ) else value
     except ValueError as error:
-        raise ValueError(f"scorer {kind}: {key} is a number, not {value!r}") from error
+        number = "a whole number" if wanted is int else "a number"
+        raise ValueError(f"scorer {kind}: {key} is {number}, not {value!r}") from error
 
 
 def _takes_several(wanted: Any) -> bool:

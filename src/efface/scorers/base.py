@@ -222,11 +222,9 @@ def name_kind(scorer: "Scorer | SetScorer") -> str:
 def require_declared(scorer: Any) -> None:
     """Raises ValueError where a scorer does not declare what its number is."""
     name = getattr(scorer, "name", type(scorer).__name__)
-    if missing := [field for field in DECLARED if not hasattr(scorer, field)]:
-        raise ValueError(
-            f"scorer {name} does not declare {', '.join(missing)}, so its numbers could not be shown; set them as "
-            'class attributes: title = "…", unit = "…", better = "higher" or "lower", share = True or False'
-        )
+    if missing := ", ".join(field for field in DECLARED if not hasattr(scorer, field)):
+        how = 'as class attributes: title = "…", unit = "…", better = "higher" or "lower", share = True or False'
+        raise ValueError(f"scorer {name} does not declare {missing}, so its numbers could not be shown; set them {how}")
     if scorer.better not in ("higher", "lower"):
         raise ValueError(f"scorer {name}: better is {scorer.better!r}; it is 'higher' or 'lower'")
     if not isinstance(scorer, Scorer | SetScorer):
@@ -234,6 +232,8 @@ def require_declared(scorer: Any) -> None:
             f"scorer {name} has neither a `score` of single pictures nor a `compare` of sets (with `version`, "
             "`question` and `identify`), so its numbers could not be shown"
         )
+    if not isinstance(said := scorer.identify(), dict):
+        raise ValueError(f'scorer {name}: identify returns a dict such as {{"scorer": "{name}"}}, not {said!r}')
 
 
 @functools.cache

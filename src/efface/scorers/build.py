@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..catalog import did_you_mean, hyphenate
 from ..suites.world import find_judges
 from ._specs import ModelResources, build_scorer, names
 from .base import Scorer, SetScorer
@@ -44,9 +45,11 @@ def build_scorers(
         )
     around = ModelResources(_find_folders(find_judges(bundle)) if bundle else {}, labels or {}, palette)
     known = {s.name: s for s in own}
-    if unknown := [n for n in only if n not in known and n.partition(":")[0].partition(",")[0] not in names()]:
-        here = f"; there are {', '.join([*known, *(n for n in names() if n not in known)])}"
-        raise ValueError(f"there is no scorer {unknown[0]!r} here{here}")
+    kinds = names()
+    for kind in (n.partition(":")[0].partition(",")[0] for n in only if n not in known):
+        if hyphenate(kind) not in kinds:
+            here = list(dict.fromkeys([*known, *kinds]))
+            raise ValueError(f"there is no scorer {kind!r} here{did_you_mean(kind, here, show=len(here))}")
     return [known[n] if n in known else build_scorer(n, around) for n in only] or own
 
 

@@ -1,0 +1,129 @@
+"""What an installed package brings is refused where it is written wrongly, by a message that says what is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import efface
+from efface import catalog
+from efface.cli.app import main
+from efface.scorers.build import build_scorers
+from installed_package import METHOD, SCORER
+from installed_package import installed as installed
+from installed_package import model as model
+
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+
+def install_method(place: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: str = "outsiders.fade:Fade") -> None:
+    """Replaces the package's method by one with this source, under the entry point's value."""
+    (place / "outsiders" / "fade.py").write_text(text, encoding="utf-8")
+    (place / "outsiders-1.0.dist-info" / "entry_points.txt").write_text(f"[efface.methods]\nfade = {value}\n")
+    monkeypatch.syspath_prepend(str(place / "outsiders"))  # another path is looked through anew
+
+
+WRONG = {
+    "a slip": (METHOD.replace("several:", "several("), r"fade.py, line \d+, is not Python: "),
+    "a default of another type": (
+        METHOD.replace("share: float = 0.5", 'share: float = "half"'),
+        "class Fade in .*fade.py: the setting share is of type float, and its default is 'half'",
+    ),
+    "a fraction for a whole number": (
+        METHOD.replace("share: float = 0.5", "share: int = 0.5"),
+        "the setting share is of type int, and its default is 0.5",
+    ),
+    "no default": (METHOD.replace("share: float = 0.5", "share: float"), "the setting share needs a default"),
+    "no dataclass": (METHOD.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "class Fade in .* is no dataclass"),
+    "a method that is missing": (METHOD.replace("def train", "def trains"), "class Fade in .* does not define train"),
+    "another class": (METHOD.replace("class Fade", "class Faed"), "defines no class 'Fade', .* did you mean 'Faed'"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_a_method_that_is_written_wrongly_is_refused_with_its_file(
+    text: str, message: str, installed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_method(installed, monkeypatch, text)
+    assert (
+        main(["erase", "fade", "--model", "glyphs", "--target", "cat", "--out", str(installed / "cat.safetensors")])
+        == 2
+    )
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    {
+        "outsiders.gone:Fade": "outsiders brings the method 'fade' and has no module 'outsiders.gone'.* mend the entry",
+        "outsiders.fade": r'by a module without a class; write "outsiders.fade:CLASS"',
+    }.items(),
+)
+def test_an_entry_point_that_leads_nowhere_is_refused_with_its_mend(
+    value: str, message: str, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_method(installed, monkeypatch, METHOD, value)
+    with pytest.raises(ValueError, match=message):
+        catalog.METHODS.list_names()
+
+
+def test_a_scorers_settings_have_their_types_and_its_name_both_spellings(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SCORER.replace(
+        '    question: str = "object"', '    every: int = 2\n    strict: bool = True\n    question: str = "object"'
+    )
+    (installed / "outsiders" / "parity.py").write_text(text, encoding="utf-8")
+    (installed / "outsiders-1.0.dist-info" / "entry_points.txt").write_text(
+        "[efface.scorers]\nodd_even = outsiders.parity:Parity\n"
+    )
+    monkeypatch.syspath_prepend(str(installed / "outsiders"))
+    for name in ("odd_even", "odd-even"):
+        (made,) = build_scorers(None, {}, [f"{name},every=3,strict=false"])
+        assert (made.every, made.strict) == (3, False)  # type: ignore[union-attr]
+    for said in ("every=1.5", "strict=no"):
+        with pytest.raises(ValueError, match=r"scorer odd-even: (every is a whole number|strict is true or false)"):
+            build_scorers(None, {}, [f"odd_even,{said}"])
+
+
+ANSWERS = {
+    "[Score(None, row.concept) for row in rows]": "is a tuple of labels, such as .*, not 'tiger'",
+    "[Score(1.0) for row in rows]": "answers the question 'object', so that its labels count",
+    "[Score(torch.tensor(1.0), ('cat',)) for row in rows]": "is a float or None, not a Tensor",
+    "[Score(0.5, ('cat',)) for row in rows]": "a value is 1, 0 or None, not 0.5",
+    "[1.0 for row in rows]": "a Score for each picture; there is a float in it",
+    "[Score(float('nan'), ('cat',)) for row in rows]": "its numbers are NaN or infinite",
+}
+
+
+@pytest.mark.parametrize(("given", "message"), ANSWERS.items(), ids=ANSWERS)
+def test_a_scorer_whose_answers_would_be_misread_is_refused_before_anything_is_drawn(
+    given: str, message: str, installed: Path, model: str, tmp_path: Path
+) -> None:
+    head, _, _ = SCORER.partition("        seen =")
+    text = f"{head}        return {given}\n".replace("from dataclasses", "import torch\nfrom dataclasses", 1)
+    (installed / "outsiders" / "parity.py").write_text(text, encoding="utf-8")
+    opened = efface.load(model, "cpu")
+    edit = efface.erase(opened, "cat", "fade", progress=False)
+    with pytest.raises(RuntimeError, match=f"nothing was drawn, because scorer parity .*{message}"):
+        efface.evaluate(opened, edit, tmp_path / "out", "four-animals", scorers=["parity"], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    {
+        '        return {"scorer": "parity", "version": self.version}': "has neither a `score`",
+        '"parity", "version": self.version}': "identify returns a dict such as .*, not 'parity'",
+    }.items(),
+)
+def test_a_scorer_that_does_not_say_on_what_its_answers_depend_is_refused(
+    line: str, message: str, installed: Path, model: str, tmp_path: Path
+) -> None:
+    text = SCORER.replace(f"    def identify(self):\n{line}\n", "").replace('{"scorer": ' + line, '"parity"')
+    (installed / "outsiders" / "parity.py").write_text(text, encoding="utf-8")
+    opened = efface.load(model, "cpu")
+    edit = efface.erase(opened, "cat", "fade", progress=False)
+    with pytest.raises(ValueError, match=message):
+        efface.evaluate(opened, edit, tmp_path / "out", "four-animals", scorers=["parity"], progress=False)
