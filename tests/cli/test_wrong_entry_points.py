@@ -11,7 +11,7 @@ import efface
 from efface import catalog
 from efface.cli.app import main
 from efface.scorers.build import build_scorers
-from installed_package import METHOD, SCORER
+from installed_package import ATTACK, METHOD, SCORER
 from installed_package import installed as installed
 from installed_package import model as model
 
@@ -127,3 +127,40 @@ def test_a_scorer_that_does_not_say_on_what_its_answers_depend_is_refused(
     edit = efface.erase(opened, "cat", "fade", progress=False)
     with pytest.raises(ValueError, match=message):
         efface.evaluate(opened, edit, tmp_path / "out", "four-animals", scorers=["parity"], progress=False)
+
+
+YIELD = "        yield [Candidate(row.prompt.upper(), row.seed) for row in rows]"
+ATTACKS = {
+    "no threat": (
+        ATTACK.replace('    threat: ClassVar[str] = "prompts"\n', ""),
+        'Shout needs .* threat \\("prompts" or',
+    ),
+    "no version": (ATTACK.replace('    version: ClassVar[str] = "1"\n', ""), "Shout needs two class variables"),
+    "an unknown threat": (ATTACK.replace('"prompts"', '"magic"'), "Shout needs two class variables"),
+    "a list": (ATTACK.replace(YIELD, "        return []"), r"Shout.propose has to yield .* and returns \[\]"),
+    "prompts": (
+        ATTACK.replace(YIELD, "        yield [row.prompt for row in rows]"),
+        "Shout gave '.*'; it has to yield a Candidate or None for each row",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_that_is_written_wrongly_is_refused_by_its_name(
+    text: str, message: str, installed: Path, model: str, tmp_path: Path
+) -> None:
+    (installed / "outsiders" / "shout.py").write_text(text, encoding="utf-8")
+    opened = efface.load(model, "cpu")
+    edit = efface.erase(opened, "cat", "fade", progress=False)
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        efface.attack(
+            opened, edit, tmp_path / "out", "four-animals", attacks="shout", scorers=["parity"], progress=False
+        )
+
+
+def test_a_list_of_attacks_names_the_file_of_one_that_declares_too_little(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (installed / "outsiders" / "shout.py").write_text(ATTACKS["no threat"][0], encoding="utf-8")
+    assert main(["list", "attacks"]) == 2
+    assert re.search("shout.py: attack shout has to declare two class variables", capsys.readouterr().err)

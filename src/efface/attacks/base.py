@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -195,7 +195,10 @@ class Attack(ABC):
         return False
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the budget is below 1 or a setting is wrong."""
+        """Raises ValueError where a class variable is missing, the budget is below 1 or a setting is wrong."""
+        if getattr(self, "threat", "") not in get_args(Threat) or not isinstance(getattr(self, "version", 0), str):
+            some = " or ".join(f'"{threat}"' for threat in get_args(Threat))
+            raise ValueError(f'{type(self).__name__} needs two class variables: threat ({some}) and version, as "1"')
         for name in dict.fromkeys(("queries", *self.budget_fields)):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -242,7 +245,11 @@ def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence
     Raises:
         RuntimeError: a round does not hold one entry for each row.
     """
-    with closing(attack.propose(context, rows)) as rounds:
+    proposals = attack.propose(context, rows)
+    name = type(attack).__name__
+    if not isinstance(proposals, Generator):
+        raise RuntimeError(f"{name}.propose has to yield the candidates of each round, and returns {proposals!r:.80}")
+    with closing(proposals) as rounds:
         broken: Sequence[bool] | None = None
         for _ in range(attack.queries):
             try:
@@ -251,9 +258,10 @@ def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence
                 return
             if len(candidates) != len(rows):
                 raise RuntimeError(
-                    f"{type(attack).__name__} gave {write_count(len(candidates), 'candidate')} for "
-                    f"{write_count(len(rows), 'row')}"
+                    f"{name} gave {write_count(len(candidates), 'candidate')} for {write_count(len(rows), 'row')}"
                 )
+            if wrong := [each for each in candidates if each is not None and not isinstance(each, Candidate)]:
+                raise RuntimeError(f"{name} gave {wrong[0]!r:.80}; it has to yield a Candidate or None for each row")
             broken = yield candidates
             if all(broken):
                 return

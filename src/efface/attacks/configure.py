@@ -23,9 +23,18 @@ list_names, find_name, get, name_attack = ATTACKS.list_names, ATTACKS.find_name,
 
 
 def describe(name: str) -> dict[str, str]:
-    """Name, threat model, version and purpose of an attack, from its source."""
+    """Name, threat model, version and purpose of an attack, from its source.
+
+    Raises:
+        ValueError: the source does not say what an attacker needs for it, or its version.
+    """
     entry = ATTACKS.find_entry(name)
     said = read_traits(entry.written)
+    if not {"threat", "version"} <= said.keys():
+        raise ValueError(
+            f"{entry.file}: attack {entry.name} has to declare two class variables by plain texts, "
+            'such as threat: ClassVar[Threat] = "prompts" and version: ClassVar[str] = "1"'
+        )
     return {"name": entry.name, "threat": said["threat"], "version": said["version"], "about": entry.about}
 
 
