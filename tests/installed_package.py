@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -130,6 +131,14 @@ parity = outsiders.parity:Parity
 [efface.suites]
 four-animals = outsiders
 """
+
+
+def change(place: Path, name: str, text: str) -> None:
+    """Writes a file of the package, which is then imported anew, as in a new process."""
+    (place / name).write_text(text, encoding="utf-8")
+    for module in [module for module in sys.modules if module.partition(".")[0] == "outsiders"]:
+        del sys.modules[module]
+    importlib.invalidate_caches()
 
 
 @pytest.fixture

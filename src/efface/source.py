@@ -146,6 +146,44 @@ def read_summary(file: Path) -> str:
     return " ".join(said)
 
 
+def dump(file: Path) -> str:
+    """The syntax tree of a file as a text, without comments and docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+            node.body = [n for n in body if n not in texts]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def list_imported(module: str, file: Path) -> dict[str, Path]:
+    """The files of a module and of the modules of its package that it imports, directly or not, by module."""
+    found: dict[str, Path] = {}
+    waiting = [(module, (file, file.name == "__init__.py"))]
+    while waiting:
+        name, (place, is_package) = waiting.pop()
+        found[name] = place
+        for each in _list_own_imports(name, parse(place), is_package):
+            if each not in found and (there := locate(each)):
+                waiting.append((each, there))
+    return found
+
+
+def _list_own_imports(module: str, tree: ast.Module, is_package: bool) -> set[str]:
+    """Dotted names of the same top-level package that a file imports, and the packages above them."""
+    named = {module}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = _resolve_import(node, module, is_package)
+            named |= {above, *(f"{above}.{alias.name}" for alias in node.names)}
+    top = module.partition(".")[0]
+    parts = [name.split(".") for name in named if name.partition(".")[0] == top]
+    return {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
+
+
 def locate(module: str) -> tuple[Path, bool] | None:
     """The file of a module, and whether it is a package's; None where no such file is installed.
 
@@ -171,7 +209,7 @@ def _find(name: str, user: SourceClass) -> SourceClass | None:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return SourceClass(node, user.module, user.tree, user.is_package)
         if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
-            module = _resolve_import(node, user)
+            module = _resolve_import(node, user.module, user.is_package)
             if module.partition(".")[0] not in (OWN, user.module.partition(".")[0]) or not (place := locate(module)):
                 return None
             original = next(a.name for a in node.names if name == (a.asname or a.name))
@@ -179,12 +217,12 @@ def _find(name: str, user: SourceClass) -> SourceClass | None:
     return None
 
 
-def _resolve_import(node: ast.ImportFrom, user: SourceClass) -> str:
-    """The dotted name of the module that an import names."""
+def _resolve_import(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """The dotted name of the module that an import in a file of this module names."""
     if not node.level:
         return node.module or ""
-    parts = user.module.split(".")
-    up = parts[: len(parts) - node.level + user.is_package]
+    parts = module.split(".")
+    up = parts[: len(parts) - node.level + is_package]
     return ".".join([*up, *([node.module] if node.module else [])])
 
 
@@ -208,7 +246,7 @@ def _find_value(name: str, user: SourceClass) -> Any:
                 return sys.modules[module]
         elif isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
             module, original = (
-                _resolve_import(node, user),
+                _resolve_import(node, user.module, user.is_package),
                 next(a.name for a in node.names if name == (a.asname or a.name)),
             )
             if module in sys.modules and hasattr(sys.modules[module], original):

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..files import read_json, write_whole
 from ..functional import rates
 from ..functional.rates import Verdict
+from ..origin import identify
 from ..plurals import write_count
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Detector, Score, Scorer
@@ -151,7 +152,7 @@ def score_images(
     watch: ScorerWatch | None = None,
 ) -> list[Score]:
     """Gives one score for each row; chunks that were scored before without a failure are read from `cache`."""
-    folder = cache / f"{scorer.name}-{digest(scorer.identify())[:12]}"
+    folder = cache / f"{scorer.name}-{digest(identify(scorer))[:12]}"
     out: list[Score] = []
     for part in images.split_chunks():
         files, bases = images.list_paths(variant, part), images.list_paths("base", part)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..files import read_json, read_tensors, write_tensors, write_whole
+from ..origin import identify
 from ..plurals import write_count
 from ..records.report import Estimate, Measure
 from ..scorers import Judge
@@ -58,7 +59,7 @@ def measure_sets(
     """
     watch = watch or ScorerWatch()
     wanted = [s for s in scorers if isinstance(s, SetScorer)]
-    networks = {digest(s.network.identify()): s.network for s in wanted}
+    networks = {digest(identify(s.network)): s.network for s in wanted}
     total, done = len(networks) * len(VARIANTS) * len(images.rows), 0
     seen: dict[str, Features] = {}
     for key, network in networks.items():
@@ -72,7 +73,7 @@ def measure_sets(
         _tell(network, failed)
         seen[key] = found
     measured = [
-        _measure(scorer, portion, seen[digest(scorer.network.identify())], images, cache)
+        _measure(scorer, portion, seen[digest(identify(scorer.network))], images, cache)
         for portion in portions
         for scorer in wanted
     ]
@@ -149,7 +150,7 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
     rows = [r for r in portion.rows if all(r.id in seen[variant] for variant in VARIANTS)]
     lost, failure = len(portion.rows) - len(rows), ""
     asked = [[images.paths[variant][r.id] for variant in VARIANTS] for r in rows], [dataclasses.asdict(r) for r in rows]
-    file = cache / f"{scorer.name}-{digest(scorer.identify())[:12]}" / f"{digest(asked)}.json"
+    file = cache / f"{scorer.name}-{digest(identify(scorer))[:12]}" / f"{digest(asked)}.json"
     try:
         found = _read_remembered(file)
         if found is None and rows:

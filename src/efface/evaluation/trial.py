@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..origin import identify
 from ..records.report import Measure
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Scorer, SetScorer
@@ -48,7 +49,7 @@ def try_scorers(
     watch = watch or ScorerWatch()
     random = torch.randint(256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pictures = (torch.zeros_like(random), random)
-    networks = {digest(s.network.identify()): s for s in scorers if isinstance(s, SetScorer)}
+    networks = {digest(identify(s.network)): s for s in scorers if isinstance(s, SetScorer)}
     for scorer in [*(s for s in scorers if not isinstance(s, SetScorer)), *networks.values()]:
         if cache is not None and _has_answered(scorer, cache):
             continue
@@ -80,8 +81,8 @@ def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
 
 def _has_answered(scorer: Judge, cache: Path) -> bool:
     if isinstance(scorer, SetScorer):
-        return any((cache / f"features-{digest(scorer.network.identify())[:12]}").glob("*.safetensors"))
-    return any((cache / f"{scorer.name}-{digest(scorer.identify())[:12]}").glob("*.json"))
+        return any((cache / f"features-{digest(identify(scorer.network))[:12]}").glob("*.safetensors"))
+    return any((cache / f"{scorer.name}-{digest(identify(scorer))[:12]}").glob("*.json"))
 
 
 def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor], watch: ScorerWatch) -> str:

@@ -25,6 +25,7 @@ from ..models.base import Model
 from ..models.fingerprint import to_bytes
 from ..models.pictures import NoNumbers
 from ..models.trajectory import choose_image_batch
+from ..origin import identify
 from ..records.attack_files import read_batch
 from ..records.attacks import Batch, RowResult
 from ..scorers.base import Scorer
@@ -52,7 +53,7 @@ class JudgePanel:
     """Ends calls of a judge that take too long; the picture is then unscored."""
 
     def identify(self) -> dict[str, dict[str, str]]:
-        return {judge.name: judge.identify() for judge in self.judges}
+        return {judge.name: identify(judge) for judge in self.judges}
 
     def look(self, images: Tensor, rows: Sequence[Row]) -> list[Judgement]:
         """Judges pictures, uint8 [n, 3, h, w], one judgement for each; where a judge fails, the verdict is None."""

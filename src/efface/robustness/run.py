@@ -20,6 +20,7 @@ from ..evaluation.images import digest
 from ..files import hash_bytes, read_tensors, write_tensors
 from ..functional.adversary import NoGradient, NotFinite
 from ..models.base import Model
+from ..origin import hash_code
 from ..records.attacks import Batch, Condition, RowResult, Status
 from ..records.report import Drawing
 from ..suites.spec import Row
@@ -213,7 +214,8 @@ def check_attack(attack: Attack, context: AttackContext) -> None:
 
 
 def _read_settings(attack: Attack) -> dict[str, Any]:
-    return {"version": attack.version, **dataclasses.asdict(attack)}
+    code = hash_code(type(attack))
+    return {"version": attack.version, **dataclasses.asdict(attack), **({"code": code} if code else {})}
 
 
 def build_store(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[], Tensors]], Tensors]:

@@ -12,7 +12,6 @@ A sweep's folder holds
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..files import hash_bytes, hash_json, read_json, read_toml, refusing, write_whole
-from ..source import PACKAGE
+from ..source import PACKAGE, dump
 
 AGAIN = "remove it, and run the sweep again"
 Kind = Literal["erase", "evaluate", "attack", "audit", "neurons"]
@@ -35,7 +34,7 @@ ROOMS: Mapping[Kind, tuple[str, ...]] = {
     "neurons": (*_DRAWING, *_JUDGING, "diagnostics", "api/diagnosing.py"),
 }
 """The parts of the program that determine the result of each kind of cell."""
-IDLE = ("api", "catalog", "files", "planning", "plurals", "records", "reporting", "source")
+IDLE = ("api", "catalog", "files", "origin", "planning", "plurals", "records", "reporting", "source")
 """Packages and modules that these parts also import: they find, read, write, plan and show, and change no result."""
 
 
@@ -73,13 +72,7 @@ def _dump(file: Path) -> str:
     """The file's syntax tree without docstrings, or a table's values."""
     if file.suffix == ".toml":
         return repr(read_toml(file))
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-            node.body = [n for n in body if n not in texts]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+    return dump(file)
 
 
 @dataclass(frozen=True)

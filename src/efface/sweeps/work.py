@@ -15,7 +15,6 @@ from ..catalog import METHODS, find_table_entry
 from ..concept import Erasure
 from ..files import hash_file
 from ..files.structured import parse_json
-from ..suites.make import is_file
 from .cells import Cell, Store
 from .grid import Grid
 from .jobs import Job, list_attacks
@@ -89,14 +88,15 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
         OSError: a suite's file is missing.
     """
     from ..methods.configure import build_method
+    from .outside import hash_suite, list_method_code
 
     method = build_method(job.method, model, dict(job.settings))
     base = {"base": _identify_base(model), "world": _identify_world(job.model)}
     asked = {"targets": job.targets, "anchor": job.anchor, "keep": job.keep}
-    how = {"method": job.method, "arguments": dataclasses.asdict(method)}
+    how = {"method": job.method, "arguments": dataclasses.asdict(method), **list_method_code(method)}
     erase = Cell("erase", _to_plain({**base, **how, **asked}))
     named, asked = grid.name_suite(job.concept), grid.name_asked(job.concept)
-    suite = {"suite": named, "file": hash_file(Path(named)) if is_file(named) else ""}
+    suite = {"suite": named, "file": hash_suite(named)}
     own = {"steps": model.defaults.steps, "guidance": model.defaults.guidance}
     drawn = {"drawing": grid.drawing.model_dump(), "own": own, "protocol": grid.protocol}
     how = {"edit": erase.id, "scorers": _identify(grid, job.model), **drawn}
@@ -251,6 +251,7 @@ def _list_attacks(grid: Grid, job: Job, strength: float) -> dict[str, Mapping[st
 def _describe_attack(name: str, model: str, budget: str, settings: str) -> dict[str, Any]:
     """The settings of an attack, the model's own included, and of the random prefixes that are its baseline."""
     from ..attacks import BASELINE, build_attack
+    from .outside import list_attack_code
 
     made, baseline = (
         build_attack(name, model, budget, parse_json(settings, finite=False)),
@@ -261,22 +262,26 @@ def _describe_attack(name: str, model: str, budget: str, settings: str) -> dict[
         "queries": made.queries,
         "settings": dataclasses.asdict(made),
         "baseline": dataclasses.asdict(baseline),
+        **list_attack_code(name),
     }
 
 
 @functools.cache
 def _list_identities(model: str, scorers: tuple[str, ...]) -> dict[str, Any]:
     from ..api.resources import build_judges, find_world
+    from ..origin import identify
 
-    return {s.name: s.identify() for s in build_judges(model, None, scorers, find_world(model))}
+    return {s.name: identify(s) for s in build_judges(model, None, scorers, find_world(model))}
 
 
 def _identify(grid: Grid, model: str) -> Mapping[str, Any]:
     """What the scorers' answers depend on; just their names where they need the suite's labels to be built."""
+    from .outside import list_scorer_code
+
     try:
         return _list_identities(model, grid.scorers)
     except ValueError:
-        return {"named": list(grid.scorers)}
+        return {"named": list(grid.scorers), **list_scorer_code(grid.scorers)}
 
 
 def _is_trained(method: str) -> bool:
