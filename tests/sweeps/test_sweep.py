@@ -115,6 +115,8 @@ def test_a_forecast_counts_pictures_and_queries_without_opening_a_model(tmp_path
     assert found.pictures == 3 + 3  # one row a concept, drawn on the base and under the edit
     assert found.attack_pictures == 3 * 2 * (3 + 2 * 1) * 2  # jobs x (attack and floor) x rows x queries
     assert forecast(grid, picture=3600).hours == found.pictures + found.attack_pictures
+    with pytest.raises(ValueError, match=r"has no group 'neighbor' for cat; did you mean 'neighbour'\?"):
+        forecast(grid.model_copy(update={"sizes": {"neighbor": 2}}))
     far = forecast(grid.model_copy(update={"models": ("somebody/model",), "suite": "i2p", "sizes": {}}))
     assert "the model somebody/model" in far.fetched and any("i2p" in each for each in far.fetched)
     assert any("expected_rows" in each for each in far.unknown)

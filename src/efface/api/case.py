@@ -94,7 +94,7 @@ class Case:
             )
 
         if sizes:
-            sizes = _choose_sizes(sizes, build((), {}, 1))
+            sizes = choose_sizes(sizes, build((), {}, 1))
         suite = build(list(sizes) if sizes else to_tuple(groups), sizes or {}, per_group)
         if fraction == 1:
             return suite
@@ -102,7 +102,7 @@ class Case:
         return build(sorted(part), part, None)
 
 
-def _choose_sizes(sizes: Mapping[str, int], probe: Suite) -> dict[str, int]:
+def choose_sizes(sizes: Mapping[str, int], probe: Suite) -> dict[str, int]:
     """The sizes of those groups that have rows in a suite of one row of each group.
 
     Raises:

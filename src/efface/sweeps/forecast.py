@@ -177,7 +177,7 @@ def _estimate_fit(job: Job, updates: int, rates: Rates) -> float:
 
 
 def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
-    from ..api.case import cut_sizes
+    from ..api.case import choose_sizes, cut_sizes
     from ..api.resources import choose_suite, find_world
 
     known, erasure = find_world(job.model), Erasure(job.targets, job.anchor, job.keep)
@@ -190,10 +190,8 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     if not name or (needs_world(name) and not known):
         unknown.append(f"rows for {job.model}: the grid names no suite for it" if not name else f"rows of {name}")
         return 0
-    there = () if is_file(name) else [group.name for group in read_spec(name).groups]
-    if not there:
-        there = {row.group for row in make_suite(name, erasure, known, asks=asked, per_group=1).rows}
-    sizes = {group: n for group, n in grid.sizes.items() if group in there}
+    probe = make_suite(name, erasure, known, asks=asked, per_group=1)
+    sizes = choose_sizes(grid.sizes, probe) if grid.sizes else {}
     suite = make_suite(name, erasure, known, asks=asked, only=list(sizes), sizes=sizes)
     if grid.fraction == 1:
         return len(suite.rows)
