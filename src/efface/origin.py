@@ -27,10 +27,21 @@ def describe_origin(kind: type[Any]) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+def describe_origins(*kinds: type[Any]) -> dict[str, dict[str, str]]:
+    """Where classes of other packages come from, by their modules; efface's own are left out."""
+    found = {kind.__module__: describe_origin(kind) for kind in kinds if not is_own(kind)}
+    return {module: {key: value for key, value in told.items() if key != "module"} for module, told in found.items()}
+
+
 def identify(scorer: Any) -> dict[str, Any]:
     """What a scorer's answers depend on: what it says itself, and its source where another package brings it."""
     own, code = scorer.identify(), hash_code(type(scorer))
     return {**own, "code": code} if code else own
+
+
+def describe_scorer(scorer: Any) -> dict[str, Any]:
+    """What a record says of a scorer: what its answers depend on, and where it comes from."""
+    return {**identify(scorer), **describe_origin(type(scorer))}
 
 
 def is_own(kind: type[Any]) -> bool:

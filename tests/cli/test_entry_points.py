@@ -13,6 +13,7 @@ import efface
 from efface import catalog
 from efface.cli.app import main
 from efface.edits.edit import Edit
+from efface.edits.provenance import check_same_run
 from installed_package import installed as installed
 from installed_package import model as model
 
@@ -66,6 +67,34 @@ def test_it_is_used_on_the_command_line(installed: Path, model: str, tmp_path: P
     assert main(["evaluate", *case]) == 0
     assert main(["attack", *case, "--attack", "shout"]) == 0
     assert json.loads((tmp_path / "out" / "attacks.json").read_text())["scorers"].keys() == {"parity"}
+
+
+def test_the_records_say_which_package_brought_a_method_an_attack_and_a_scorer(
+    installed: Path, model: str, tmp_path: Path
+) -> None:
+    opened, out = efface.load(model, "cpu"), tmp_path / "out"
+    efface.erase(opened, "cat", "fade", progress=False).save(tmp_path / "cat.safetensors")
+    edit = Edit.load(tmp_path / "cat.safetensors")
+    brought = edit.meta["origin"]["outsiders.fade"]
+    assert brought["package"] == "outsiders 1.0" and len(brought["code"]) == 64
+    record = efface.evaluate(opened, edit, out, "four-animals", scorers=["parity", "artefact"], progress=False)
+    attacked = efface.attack(opened, edit, out, "four-animals", attacks="shout", scorers=["parity"], progress=False)
+    for scorers in (record.scorers, attacked.scorers):
+        assert (scorers["parity"]["module"], scorers["parity"]["package"]) == ("outsiders.parity", "outsiders 1.0")
+    assert not {"module", "package", "code"} & record.scorers["artefact"].keys()
+    measures = {m["attack"]: m for m in json.loads((out / "attacks.json").read_text())["measures"]}
+    assert measures["shout"]["origin"]["module"] == "outsiders.shout"
+    assert measures["shout"]["origin"]["package"] == "outsiders 1.0"
+    assert "origin" not in measures["random-prefix"]
+    assert "origin" not in efface.erase(opened, "cat", "uce", progress=False).meta
+
+
+def test_a_checkpoint_of_another_source_is_refused_and_one_of_an_earlier_version_read(tmp_path: Path) -> None:
+    ours = {"method": "Fade", "origin": {"outsiders.fade": {"package": "outsiders 1.0", "code": "b"}}}
+    check_same_run(tmp_path, ours, ours)
+    check_same_run(tmp_path, {"method": "Fade"}, ours)
+    with pytest.raises(ValueError, match="differs in origin"):
+        check_same_run(tmp_path, {"method": "Fade", "origin": {"outsiders.fade": {"code": "a"}}}, ours)
 
 
 def test_a_name_that_is_taken_is_refused(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from ..functional.schedules import space_weight
 from ..functional.words import list_other_words
 from ..models.base import Model
 from ..models.trajectory import choose_image_batch
+from ..origin import describe_scorer
 from ..plurals import write_count
 from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
 from ..records.sealed import write_sealed
@@ -277,7 +278,7 @@ def audit_edit(
         measure="drawing" if edit.meta.get("guide") else "prediction",
         look=asdict(config),
         drawing=shown.drawing,
-        scorers={s.name: s.identify() for s in asked},
+        scorers={s.name: describe_scorer(s) for s in asked},
         findings=findings,
         worst=average_over_words([f for f in findings if f.part == "worst"]),
         controls=average_over_words([f for f in findings if f.part == "control"]) if config.controls else None,

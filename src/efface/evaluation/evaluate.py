@@ -16,6 +16,7 @@ from ..concept import Erasure
 from ..edits.edit import Edit
 from ..files import hash_file, write_whole
 from ..models.base import Model
+from ..origin import describe_scorer
 from ..records.basis import require_before_evaluating
 from ..records.report import (
     FORMAT_VERSION,
@@ -274,7 +275,7 @@ def _record(
         rows=len(suite.rows),
         rows_digest=digest_rows(suite.rows),
         drawing=drawing,
-        scorers={s.name: s.identify() | {"scorer": name_kind(s), "asks": s.question} for s in scorers},
+        scorers={s.name: describe_scorer(s) | {"scorer": name_kind(s), "asks": s.question} for s in scorers},
         packages=list_packages(),
         rule=judging.RULE,
         measures=tuple(found),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from ..functional.schedules import Space
 from ..models.architectures import expand
 from ..models.base import Model
 from ..models.quantised import refuse_dense
+from ..origin import describe_origins
 from ..planning.estimating import build_for_planning
 from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
@@ -113,7 +114,7 @@ class Method(ABC):
 
     def build_record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
         """The record of an Edit by this method, in JSON's types; it is made while the base's weights are in place."""
-        return describe_run(model, erasure, type(self).__name__, dataclasses.asdict(self))
+        return describe_run(model, erasure, type(self).__name__, asdict(self), origin=describe_origins(type(self)))
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """Raises ValueError where the method cannot use a setting or what is requested, or cannot serve the model."""
@@ -198,12 +199,10 @@ class Trained(Method):
     """Bits of each number in Adam's two moments; 8 rounds them and needs a quarter of their memory."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "draw_steps", "paths", "pictures"):
-            if getattr(self, name, 1) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("micro_batch", "refresh"):
-            if getattr(self, name, 0) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("steps", "batch", "draw_steps", "paths", "pictures", "micro_batch", "refresh"):
+            least = 0 if name in ("micro_batch", "refresh") else 1
+            if (given := getattr(self, name, least)) < least:
+                raise ValueError(f"{name} must be at least {least}, got {given}")
         check_templates(self.templates)
 
     @abstractmethod
@@ -257,11 +256,12 @@ class Trained(Method):
             model,
             erasure,
             name=type(self).__name__,
-            arguments=dataclasses.asdict(self),
+            arguments=asdict(self),
             config=self.build_config(),
             terms=terms,
             update=self.fit_update(update, terms),
             balance=balance,
+            origin=describe_origins(type(self), *map(type, (*terms, update, balance))),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ..functional.rates import tally
 from ..plurals import write_count
@@ -115,6 +115,13 @@ class AttackMeasure(Part):
     seed: int = 0
     searched: str = ""
     """Which text encoder's tokens it searches, and what others read; "" where it searches no token embeddings."""
+    origin: dict[str, str] = Field(default_factory=dict)
+    """The module, the package and the hash of the source of an attack of another package."""
+
+    @model_serializer(mode="wrap")
+    def write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the origin of efface's own attacks, which earlier files do not have either."""
+        return {name: value for name, value in plain(self).items() if name != "origin" or value}
 
     @property
     def size(self) -> int:

@@ -25,7 +25,7 @@ from ..models.base import Model
 from ..models.fingerprint import to_bytes
 from ..models.pictures import NoNumbers
 from ..models.trajectory import choose_image_batch
-from ..origin import identify
+from ..origin import describe_scorer, identify
 from ..records.attack_files import read_batch
 from ..records.attacks import Batch, RowResult
 from ..scorers.base import Scorer
@@ -53,7 +53,12 @@ class JudgePanel:
     """Ends calls of a judge that take too long; the picture is then unscored."""
 
     def identify(self) -> dict[str, dict[str, str]]:
+        """What their answers depend on, by name."""
         return {judge.name: identify(judge) for judge in self.judges}
+
+    def describe(self) -> dict[str, dict[str, str]]:
+        """The same for a record, with the packages that bring them."""
+        return {judge.name: describe_scorer(judge) for judge in self.judges}
 
     def look(self, images: Tensor, rows: Sequence[Row]) -> list[Judgement]:
         """Judges pictures, uint8 [n, 3, h, w], one judgement for each; where a judge fails, the verdict is None."""

@@ -152,7 +152,7 @@ def _read_earlier(
     require_before_attacking(out, drawing, suite_now)
     if earlier := read_file(out):
         targets = tuple(target.concept for target in conditions if target.condition == "target")
-        now = {"targets": targets, "suite": suite_now, "scorers": judges.identify(), "drawing": drawing}
+        now = {"targets": targets, "suite": suite_now, "scorers": judges.describe(), "drawing": drawing}
         require_same_basis(earlier, now)
     return earlier
 

@@ -13,6 +13,7 @@ from ..edits.edit import Edit
 from ..evaluation.judging import estimate
 from ..evaluation.judging import estimate_gain as paired_lift
 from ..functional.rates import Verdict, either
+from ..origin import describe_origin
 from ..records.attacks import (
     FORMAT_VERSION,
     AttackMeasure,
@@ -116,7 +117,7 @@ def build_record(
     results: CampaignResults, suite: Suite, edit: Edit, drawing: Drawing, panel: JudgePanel, campaign: Campaign
 ) -> AttackRecord:
     """Makes the record of the attacks that are finished."""
-    judges = panel.identify()
+    judges = panel.describe()
     there = {target.condition for target in results.conditions}
     conditions = tuple(_summarise(results, condition) for condition in TITLES if condition in there)
     keys: list[tuple[str, Condition]] = [(name, condition) for condition in TITLES for name in results.order]
@@ -196,6 +197,7 @@ def _measure(results: CampaignResults, name: str, condition: Condition, seed: in
         inputs=tuple(result.inputs),
         seed=seed,
         searched=results.searched if attack.over_tokens else "",
+        origin=describe_origin(type(attack)),
     )
 
 

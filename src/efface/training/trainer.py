@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..models.base import Model
 from .config import TrainConfig
 from .data import LossRole, Query
 from .distributed import find_process_group
+from .diverged import Diverged as Diverged
 from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
 from .loss_log import LossLog
 from .loss_scale import LossScale, compute_gradients
@@ -34,17 +35,6 @@ from .seeds import APART, NOISE_SEEDS
 
 SAVE_EVERY = 25
 """Number of steps after which the state is saved, in the checkpoint if there is one, and as the last good Edit."""
-
-
-class Diverged(ArithmeticError):
-    """A loss or gradient is no longer finite, perhaps because of the step before.
-
-    `edit` is the last saved state whose losses and gradients were finite.
-    """
-
-    def __init__(self, message: str, edit: Edit) -> None:
-        ArithmeticError.__init__(self, message)
-        self.edit = edit
 
 
 @final
@@ -62,6 +52,8 @@ class Trainer:
     terms: Sequence[Term]
     update: Update
     balance: Balance
+    origin: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The modules of other packages that it uses, for the record."""
 
     def __post_init__(self) -> None:
         self.model.forget_encodings()
@@ -276,7 +268,7 @@ class Trainer:
     # The checkpoints.
 
     def _build_record(self) -> dict[str, Any]:
-        return describe_run(self.model, self.erasure, self.name, self.arguments, self.context.base)
+        return describe_run(self.model, self.erasure, self.name, self.arguments, self.context.base, self.origin)
 
     def _list_checkpointed(self) -> list[Checkpointable]:
         """The parts whose state a checkpoint holds, in the order in which it numbers them."""
