@@ -103,22 +103,30 @@ class Registry:
     suffix: str = ".py"
 
     def list_entries(self) -> dict[str, Entry]:
-        """Every entry by name: those of efface's folders and those of installed packages.
+        """Every entry by name: those of efface's folders and those of installed packages that are not broken."""
+        return self._survey()[0]
 
-        Raises:
-            ValueError: an installed package adds a name that is taken, or names a module that it lacks.
-        """
+    def list_broken(self) -> dict[str, str]:
+        """What is wrong with each entry of an installed package that can't be used, by name; nothing is imported."""
+        return self._survey()[1]
+
+    def _survey(self) -> tuple[dict[str, Entry], dict[str, str]]:
+        """The entries that can be used, and what is wrong with the others."""
         module = sys.modules.get(self.package)
         folders = list(module.__path__) if module else [str(PACKAGE.joinpath(*self.package.split(".")[1:]))]
         found = dict(_search_folders(self, tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)))
+        broken: dict[str, str] = {}
         for point in _list_entry_points(self.package, tuple(sys.path)):
             name = hyphenate(point.name)
-            if name in found:
-                raise ValueError(
-                    f"{_name_package(point)} brings the {self.kind} {name!r}, a name that is taken already"
-                )
-            found[name] = self._build_installed_entry(name, point)
-        return found
+            try:
+                if name in found:
+                    raise ValueError(
+                        f"{_name_package(point)} brings the {self.kind} {name!r}, a name that is taken already"
+                    )
+                found[name] = self._build_installed_entry(name, point)
+            except (ValueError, OSError) as error:
+                broken[name] = str(error)
+        return found, broken
 
     def list_names(self) -> list[str]:
         """Every name, in alphabetical order."""
@@ -129,10 +137,16 @@ class Registry:
         return self.find_entry(name).name
 
     def find_entry(self, name: str) -> Entry:
-        """The entry of a name, in either spelling; raises ValueError, with similar names, for an unknown one."""
-        entries = self.list_entries()
+        """The entry of a name, in either spelling.
+
+        Raises:
+            ValueError: the name is unknown, which the message answers with similar names; or its entry is broken.
+        """
+        entries, broken = self._survey()
         if (spelled := hyphenate(str(name))) in entries:
             return entries[spelled]
+        if spelled in broken:
+            raise ValueError(broken[spelled])
         near = did_you_mean(spelled, sorted(entries), show=len(entries))
         listed = f" `efface list {self.package.rpartition('.')[2]}` lists all" if "mean" in near and self.listed else ""
         raise ValueError(f"there is no {self.kind} {name!r}{near}{listed}")
@@ -150,13 +164,18 @@ class Registry:
         """Imports the module that defines an entry, and returns the class.
 
         Raises:
-            ValueError: the class of an installed package lacks something; the message says what.
+            ValueError: the class of an installed package can't be imported, or lacks something; the message says what.
         """
         entry = self.find_entry(name)
         if not entry.package:
             return entry.load()
         where = f"class {entry.written.name} in {entry.file}"
-        _require_whole(cls := entry.load(), where, defaults=not self.trait)
+        try:
+            cls = entry.load()
+        except Exception as error:
+            brings = f"{entry.package} brings the {self.kind} {entry.name!r}, and {entry.file} can't be imported"
+            raise ValueError(f"{brings}: {type(error).__name__}: {error}") from error
+        _require_whole(cls, where, defaults=not self.trait)
         return cls
 
     def get_name(self, instance: Any) -> str:
@@ -198,7 +217,9 @@ class Registry:
         file = place[0] if self.suffix == ".py" else place[0].with_name(f"{point.name}{self.suffix}")
         if not file.is_file():
             raise ValueError(f"{_name_package(point)} brings the {self.kind} {name!r} and no file {file}")
-        return Entry(name, point.module, file, point.attr, _name_package(point))
+        entry = Entry(name, point.module, file, point.attr, _name_package(point))
+        _ = entry.written if self.suffix == ".py" else source.check_table(file)
+        return entry
 
 
 @functools.cache
@@ -270,3 +291,4 @@ OBJECTIVES = Registry("objective", "efface.training.objectives", "Term")
 PRESERVATIONS = Registry("preservation", "efface.training.preservation", "Term")
 BALANCES = Registry("balance", "efface.training.balance", "Balance")
 UPDATES = Registry("update", "efface.training.updates", "Update")
+REGISTRIES = (METHODS, ATTACKS, SCORERS, SUITES, GUIDERS, OBJECTIVES, PRESERVATIONS, BALANCES, UPDATES)

@@ -97,10 +97,10 @@ def test_a_checkpoint_of_another_source_is_refused_and_one_of_an_earlier_version
         check_same_run(tmp_path, {"method": "Fade", "origin": {"outsiders.fade": {"code": "a"}}}, ours)
 
 
-def test_a_name_that_is_taken_is_refused(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_taken_stays_with_efface(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (installed / "outsiders-1.0.dist-info" / "entry_points.txt").write_text(
         "[efface.methods]\nesd = outsiders.fade:Fade\n"
     )
     monkeypatch.syspath_prepend(str(installed / "outsiders"))  # another path is looked through anew
-    with pytest.raises(ValueError, match="outsiders brings the method 'esd', a name that is taken"):
-        catalog.METHODS.list_names()
+    assert "outsiders brings the method 'esd', a name that is taken" in catalog.METHODS.list_broken()["esd"]
+    assert catalog.METHODS.find_entry("esd").package == ""

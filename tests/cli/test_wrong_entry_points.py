@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import efface
 from efface import catalog
 from efface.cli.app import main
 from efface.scorers.build import build_scorers
+from efface.suites.spec import read_spec
 from installed_package import ATTACK, METHOD, SCORER
 from installed_package import installed as installed
 from installed_package import model as model
@@ -66,7 +68,8 @@ def test_an_entry_point_that_leads_nowhere_is_refused_with_its_mend(
 ) -> None:
     install_method(installed, monkeypatch, METHOD, value)
     with pytest.raises(ValueError, match=message):
-        catalog.METHODS.list_names()
+        catalog.METHODS.get("fade")
+    assert "fade" not in catalog.METHODS.list_names()
 
 
 def test_a_scorers_settings_have_their_types_and_its_name_both_spellings(
@@ -162,5 +165,56 @@ def test_a_list_of_attacks_names_the_file_of_one_that_declares_too_little(
     installed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (installed / "outsiders" / "shout.py").write_text(ATTACKS["no threat"][0], encoding="utf-8")
-    assert main(["list", "attacks"]) == 2
-    assert re.search("shout.py: attack shout has to declare two class variables", capsys.readouterr().err)
+    assert main(["list", "attacks"]) == 0
+    said = capsys.readouterr().out
+    assert re.search("broken: shout\n.*shout.py: attack shout has to declare two class variables", said)
+    assert "ring-a-bell" in said
+
+
+BROKEN = {
+    "methods": ("fade.py", METHOD.replace("several:", "several("), r"fade.py, line \d+, is not Python", "negative"),
+    "attacks": ("shout.py", ATTACK.replace("queries:", "queries("), r"shout.py, line \d+, is not Python", "seeds"),
+    "scorers": ("parity.py", SCORER.replace("name:", "name("), r"parity.py, line \d+, is not Python", "artefact"),
+    "suites": ("four-animals.toml", "name =", "four-animals.toml is not TOML: ", "cifar10"),
+}
+
+
+@pytest.mark.parametrize(("what", "file", "text", "message", "other"), [(k, *v) for k, v in BROKEN.items()], ids=BROKEN)
+def test_what_is_broken_stops_only_what_asks_for_it(
+    what: str, file: str, text: str, message: str, other: str, installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (installed / "outsiders" / file).write_text(text, encoding="utf-8")
+    assert main(["list", what]) == 0
+    assert re.search(f"broken: {file.partition('.')[0]}\n.*{message}", capsys.readouterr().out)
+    assert main(["list", what, "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert re.search(message, rows[file.partition(".")[0]]["broken"]) and rows[other]["about"]
+    registry = getattr(catalog, what.upper())
+    assert registry.find_entry(other).name == other
+    with pytest.raises(ValueError, match=message):
+        registry.get(file.partition(".")[0])
+    if what == "scorers":
+        with pytest.raises(ValueError, match=message):
+            build_scorers(None, {}, ["parity"])
+    if what == "suites":
+        with pytest.raises(ValueError, match=message):
+            read_spec("four-animals")
+
+
+def test_what_can_t_be_imported_stops_only_what_asks_for_it(
+    installed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (installed / "outsiders" / "fade.py").write_text(
+        METHOD.replace("from typing", "import no_such_module\nfrom typing"), encoding="utf-8"
+    )
+    message = r"outsiders brings the method 'fade', and .*fade.py can't be imported: ModuleNotFoundError: .*no_such_mod"
+    words = ["--model", "glyphs", "--target", "cat", "--out", str(tmp_path / "cat.safetensors")]
+    assert main(["erase", "fade", *words]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert main(["erase", "negative", *words]) == 0
+    capsys.readouterr()
+    assert main(["doctor", "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["broken"]
+    assert re.search(message, said)
+    assert main(["doctor"]) == 0
+    assert re.search(f"broken +{message}", capsys.readouterr().out)

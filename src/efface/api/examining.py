@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..catalog import REGISTRIES
+
 GIB = 2**30
 EXTRAS = {
     "detect": "judge nudity (nudenet)",
@@ -53,6 +55,8 @@ class Examination:
 
     facts: tuple[Fact, ...]
     tasks: tuple[Task, ...]
+    broken: tuple[str, ...] = ()
+    """What is wrong with the methods, attacks, scorers and other parts of installed packages that can't be used."""
 
     @property
     def works(self) -> bool:
@@ -69,7 +73,21 @@ def examine() -> Examination:
         if extra in needs:
             missing = tuple(name for name in needs[extra] if not is_installed(name))
             tasks.append(Task(purpose, missing, f'pip install "efface[{extra}]"'))
-    return Examination((*_list_versions(needs[""]), *_describe_machine(own)), tuple(tasks))
+    return Examination((*_list_versions(needs[""]), *_describe_machine(own)), tuple(tasks), tuple(list_broken()))
+
+
+def list_broken() -> list[str]:
+    """What is wrong with parts of installed packages; unlike `efface list`, it imports those that seem whole."""
+    found = []
+    for registry in REGISTRIES:
+        found += registry.list_broken().values()
+        for name, entry in registry.list_entries().items():
+            if entry.package and entry.cls:
+                try:
+                    registry.get(name)
+                except ValueError as error:
+                    found.append(str(error))
+    return found
 
 
 def list_requirements() -> dict[str, list[str]]:

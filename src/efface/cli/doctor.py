@@ -31,9 +31,11 @@ class Doctor:
         for task in found.tasks:
             missing = f"; it needs {', '.join(task.missing)}: {task.remedy}" if task.missing else ""
             lines.append(f"{MARKS[not task.missing]:<8} {task.name}{missing}")
+        lines += ["", *(f"broken   {said}" for said in found.broken)] if found.broken else []
         data = {
             "facts": {f.name: f.says for f in found.facts},
             "tasks": [{"task": t.name, "missing": list(t.missing), "remedy": t.remedy} for t in found.tasks],
+            "broken": list(found.broken),
         }
         print_result(data, self.json, "\n".join(lines))
         return 0 if found.works else 1

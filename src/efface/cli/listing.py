@@ -6,14 +6,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import tyro
 
-from ..catalog import SCORERS
+from ..catalog import ATTACKS, METHODS, SCORERS, SUITES, Registry
 from ..files import read_toml
 from ..methods.capabilities import describe_needs
 from ..models.architectures import ARCHITECTURES, GROUPS
@@ -66,21 +66,39 @@ class List:
         rows = {**makers, "protocols": list_protocols, "models": list_models}[self.what]()
         columns = {"methods": COLUMNS, "attacks": ("name", "threat", "about")}.get(self.what, ("name", "about"))
         advice = f"\n\n{ADVICE}" if self.what == "methods" else ""
-        print_result(rows, self.json, f"{_format_table(rows, columns)}{advice}")
+        whole, broken = ([row for row in rows if ("broken" in row) == each] for each in (False, True))
+        told = "".join(f"\n\nbroken: {row['name']}\n    {row['broken']}" for row in broken)
+        print_result(rows, self.json, f"{_format_table(whole, columns)}{told}{advice}")
+
+
+def describe_each(registry: Registry, describe: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Describes every entry, and lists those of other packages that can't be used, with what is wrong with them."""
+    rows, broken = [], registry.list_broken()
+    for name, entry in sorted(registry.list_entries().items()):
+        try:
+            rows.append(describe(name))
+        except ValueError as error:
+            if not entry.package:
+                raise
+            broken[name] = str(error)
+    return [*rows, *({"name": name, "broken": said} for name, said in broken.items())]
 
 
 def list_methods() -> list[dict[str, Any]]:
     """Lists every method with its capabilities."""
-    from ..methods import describe, find_capabilities, list_names
+    from ..methods import describe, find_capabilities
 
-    return [{"name": n, "about": describe(n), **dataclasses.asdict(find_capabilities(n))} for n in list_names()]
+    return describe_each(
+        METHODS, lambda name: {"name": name, "about": describe(name), **dataclasses.asdict(find_capabilities(name))}
+    )
 
 
 def list_served() -> list[dict[str, str]]:
     """Lists every method with what it needs of each architecture."""
-    from ..methods import find_capabilities, list_names
+    from ..methods import find_capabilities
 
-    return [{"name": name, **describe_needs(find_capabilities(name))} for name in list_names()]
+    rows = describe_each(METHODS, lambda name: {"name": name, **describe_needs(find_capabilities(name))})
+    return [row for row in rows if "broken" not in row]
 
 
 def tabulate(rows: Sequence[Mapping[str, str]]) -> str:
@@ -91,20 +109,20 @@ def tabulate(rows: Sequence[Mapping[str, str]]) -> str:
 
 def list_attacks() -> list[dict[str, Any]]:
     """Lists every attack with what an attacker must have for it."""
-    from ..attacks import describe, list_names
+    from ..attacks import describe
 
-    return [describe(n) for n in list_names()]
+    return describe_each(ATTACKS, describe)
 
 
-def list_scorers() -> list[dict[str, str]]:
+def list_scorers() -> list[dict[str, Any]]:
     """Lists every scorer with the words that `--scorer` takes."""
-    return [_describe_scorer(name) for name in SCORERS.list_names()]
+    return describe_each(SCORERS, _describe_scorer)
 
 
-def list_suites() -> list[dict[str, str]]:
-    from ..suites.spec import describe
+def list_suites() -> list[dict[str, Any]]:
+    from ..suites.spec import describe_one
 
-    return describe()
+    return describe_each(SUITES, describe_one)
 
 
 def list_protocols() -> list[dict[str, str]]:

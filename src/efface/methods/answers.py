@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..catalog import BALANCES, OBJECTIVES, PRESERVATIONS, UPDATES, Registry
@@ -77,11 +78,12 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
 
 def list_offered(registry: Registry, used: Collection[type], known: Collection[str]) -> list[str]:
     """The names of answers that can be built from the known arguments, and whose classes are not used already."""
-    return [
-        name
-        for name in registry.list_names()
-        if (kind := registry.get(name)) not in used and not list_missing(kind, known)
-    ]
+    found = []
+    for name in registry.list_names():
+        with suppress(ValueError):  # of another package, and can't be imported
+            if (kind := registry.get(name)) not in used and not list_missing(kind, known):
+                found.append(name)
+    return found
 
 
 def list_parameters(kind: type[Any]) -> list[str]:

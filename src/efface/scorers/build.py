@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..catalog import did_you_mean, hyphenate
+from ..catalog import SCORERS, did_you_mean, hyphenate
 from ..suites.world import find_judges
 from ._specs import ModelResources, build_scorer, names
 from .base import Scorer, SetScorer
@@ -47,7 +47,7 @@ def build_scorers(
     known = {s.name: s for s in own}
     kinds = names()
     for kind in (n.partition(":")[0].partition(",")[0] for n in only if n not in known):
-        if hyphenate(kind) not in kinds:
+        if hyphenate(kind) not in (*kinds, *SCORERS.list_broken()):
             here = list(dict.fromkeys([*known, *kinds]))
             raise ValueError(f"there is no scorer {kind!r} here{did_you_mean(kind, here, show=len(here))}")
     return [known[n] if n in known else build_scorer(n, around) for n in only] or own

@@ -105,7 +105,7 @@ def list_names() -> list[str]:
 
 def read_spec(name: str) -> SuiteSpec:
     """Reads a suite's TOML file."""
-    if hyphenate(name) not in list_names():
+    if hyphenate(name) not in (*list_names(), *SUITES.list_broken()):
         raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, list_names())}")
     file = SUITES.find_entry(name).file
     data = read_toml(file)
@@ -118,8 +118,13 @@ def read_spec(name: str) -> SuiteSpec:
 
 def describe() -> list[dict[str, str]]:
     """Name, version, licence and purpose of every suite."""
-    fields = ("name", "version", "licence", "source", "about")
-    return [{f: getattr(read_spec(name), f) for f in fields} for name in list_names()]
+    return [describe_one(name) for name in list_names()]
+
+
+def describe_one(name: str) -> dict[str, str]:
+    """Name, version, licence and purpose of a suite."""
+    spec = read_spec(name)
+    return {field: getattr(spec, field) for field in ("name", "version", "licence", "source", "about")}
 
 
 def choose_groups(
