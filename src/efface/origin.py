@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import sys
 import tomllib
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,27 @@ def identify(scorer: Any) -> dict[str, Any]:
 def describe_scorer(scorer: Any) -> dict[str, Any]:
     """What a record says of a scorer: what its answers depend on, and where it comes from."""
     return {**identify(scorer), **describe_origin(type(scorer))}
+
+
+def find_line(error: BaseException | None) -> str:
+    """The file and line of an installed package that adds to efface where an error was raised; "" where none was.
+
+    The file is relative to the folder of packages; of several, it is the innermost.
+    """
+    while error is not None:
+        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+            module = str(frame.f_globals.get("__name__", ""))
+            if module.partition(".")[0] in _list_adding():
+                return f"{module.replace('.', '/')}.py, line {line}"
+        error = error.__cause__
+    return ""
+
+
+@functools.cache
+def _list_adding() -> frozenset[str]:
+    """The top-level modules of installed packages that add to efface by entry points."""
+    points = (point for dist in importlib.metadata.distributions() for point in dist.entry_points)
+    return frozenset(p.module.partition(".")[0] for p in points if p.group.startswith(f"{OWN}.")) - {OWN}
 
 
 def is_own(kind: type[Any]) -> bool:

@@ -171,6 +171,31 @@ def test_a_list_of_attacks_names_the_file_of_one_that_declares_too_little(
     assert "ring-a-bell" in said
 
 
+@pytest.mark.parametrize("raised", ["ValueError('all wrong')", "TypeError('all wrong')", "RuntimeError('all wrong')"])
+def test_an_error_of_another_package_names_its_line(
+    raised: str, installed: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = METHOD.replace("        values =", f"        raise {raised}\n        values =")
+    (installed / "outsiders" / "fade.py").write_text(text, encoding="utf-8")
+    line = next(n for n, said in enumerate(text.splitlines(), 1) if "raise " in said)
+    words = ["--model", model, "--target", "cat", "--out", str(tmp_path / "cat.safetensors")]
+    assert main(["erase", "fade", *words]) in (1, 2)
+    said = f"error: all wrong ({raised.partition('(')[0]} in outsiders/fade.py, line {line})"
+    assert said in capsys.readouterr().err
+    assert main(["erase", "negative", *words, "--anchor", "dog"]) == 2
+    assert "(ValueError" not in capsys.readouterr().err
+
+
+def test_an_error_of_another_package_s_scorer_names_its_line(installed: Path, model: str, tmp_path: Path) -> None:
+    text = SCORER.replace("        seen =", "        raise RuntimeError('all wrong')\n        seen =")
+    (installed / "outsiders" / "parity.py").write_text(text, encoding="utf-8")
+    line = next(n for n, said in enumerate(text.splitlines(), 1) if "raise " in said)
+    opened = efface.load(model, "cpu")
+    edit = efface.erase(opened, "cat", "fade", progress=False)
+    with pytest.raises(RuntimeError, match=rf"RuntimeError: all wrong \(outsiders/parity.py, line {line}\)"):
+        efface.evaluate(opened, edit, tmp_path / "out", "four-animals", scorers=["parity"], progress=False)
+
+
 BROKEN = {
     "methods": ("fade.py", METHOD.replace("several:", "several("), r"fade.py, line \d+, is not Python", "negative"),
     "attacks": ("shout.py", ATTACK.replace("queries:", "queries("), r"shout.py, line \d+, is not Python", "seeds"),

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..api.progress import STEPS, Report, report_nothing, show_bars
+from ..origin import find_line
 from ..plurals import write_count
 
 if TYPE_CHECKING:
@@ -38,10 +39,14 @@ def print_result(data: Any, as_json: bool, text: str) -> None:
 
 
 def complain(error: BaseException, code: int) -> int:
-    """Prints an error as one message, with its traceback where EFFACE_TRACEBACK is set."""
+    """Prints an error as one message, with its traceback where EFFACE_TRACEBACK is set.
+
+    Where code of another package raised it, the message names the file and the line.
+    """
     if os.environ.get("EFFACE_TRACEBACK"):
         traceback.print_exception(error)
-    say(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
+    where = f" ({type(error).__name__} in {line})" if (line := find_line(error)) else ""
+    say(f"error: {str(error) or type(error).__name__}{where}")
     return code
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..files import read_json, write_whole
 from ..functional import rates
 from ..functional.rates import Verdict
-from ..origin import identify
+from ..origin import find_line, identify
 from ..plurals import write_count
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Detector, Score, Scorer
@@ -203,7 +203,8 @@ def score_safely(
 
 def explain_failure(name: str, error: Exception) -> str:
     """The explanation of a picture on which a scorer failed."""
-    return f"{begin_failure(name)}{type(error).__name__}: {error}"
+    where = f" ({line})" if (line := find_line(error)) else ""
+    return f"{begin_failure(name)}{type(error).__name__}: {error}{where}"
 
 
 def _require_numbers(scorer: Scorer, scores: Sequence[Score]) -> tuple[list[Score], int]:
