@@ -18,6 +18,7 @@ from ..models.base import Model
 from ..models.quantised import refuse_dense
 from ..origin import describe_origins
 from ..planning.estimating import build_for_planning
+from ..training.checking import check_terms, require_parts
 from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
 from ..training.trainer import Trainer
@@ -200,8 +201,7 @@ class Trained(Method):
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "draw_steps", "paths", "pictures", "micro_batch", "refresh"):
-            least = 0 if name in ("micro_batch", "refresh") else 1
-            if (given := getattr(self, name, least)) < least:
+            if (given := getattr(self, name, 1)) < (least := int(name not in ("micro_batch", "refresh"))):
                 raise ValueError(f"{name} must be at least {least}, got {given}")
         check_templates(self.templates)
 
@@ -248,10 +248,10 @@ class Trained(Method):
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The prepared training, before its first step."""
         self.check(erasure, model)
-        update, balance = self.build_update(), self.build_balance()  # before the terms, which may read folders
+        update, balance = require_parts(self, self.build_update(), self.build_balance())  # before folders are read
         if model.quantised and not update.adds_factors:
             raise refuse_dense(type(self).__name__, model.quantised)
-        terms = self.build_terms(model, erasure)
+        check_terms(type(self).__name__, terms := self.build_terms(model, erasure))
         return Trainer(
             model,
             erasure,
@@ -261,7 +261,7 @@ class Trained(Method):
             terms=terms,
             update=self.fit_update(update, terms),
             balance=balance,
-            origin=describe_origins(type(self), *map(type, (*terms, update, balance))),
+            origin=describe_origins(type(self)),
         )
 
 

@@ -23,6 +23,8 @@ from ..edits.edit import Edit
 from ..edits.provenance import check_same_run, describe_run, read_done, read_versions
 from ..files import check_file, read_tensors, refusing, write_tensors
 from ..models.base import Model
+from ..origin import describe_origins
+from .checking import check_gradient, check_loss, check_queries, require_asked
 from .config import TrainConfig
 from .data import LossRole, Query
 from .distributed import find_process_group
@@ -56,6 +58,7 @@ class Trainer:
     """The modules of other packages that it uses, for the record."""
 
     def __post_init__(self) -> None:
+        self.origin = {**self.origin, **describe_origins(*map(type, (*self.terms, self.update, self.balance)))}
         self.model.forget_encodings()
         base, uncond = self.model.fingerprint(), self.model.encode([""])
         if not {*self.balance.needs} <= {term.role for term in self.terms}:
@@ -199,6 +202,7 @@ class Trainer:
         """
         with self.compute_losses(step, *shares) as losses:
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
+            check_gradient(total, [term for term in self.terms if term.role in losses])
             grads = compute_gradients(step.learner.list_params(), total, self.loss_scale.factor)
             return {role: loss.detach() for role, loss in losses.items()}, grads
 
@@ -206,6 +210,7 @@ class Trainer:
     def compute_losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
         """The losses by role, of all roles or of these; differentiate them inside the block, where the student is."""
         asked = self.collect_queries(step, *roles)
+        require_asked([term for term in self.terms if not roles or term.role in roles], asked, step)
         flat = [query for _, queries in asked for query in queries.values()]
         predictions = self.predictor.predict_teacher([query for query in flat if query.role == "teacher"])
         with self.model.frozen(), self.update.swapped_in():
@@ -215,6 +220,7 @@ class Trainer:
                 loss = term.compute_loss(
                     self.context, queries, {key: predictions[id(query)] for key, query in queries.items()}
                 )
+                check_loss(term, loss)
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
             yield losses
 
@@ -225,7 +231,8 @@ class Trainer:
         erasing loss alone samples the same states.
         """
         terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
-        return [(term, queries) for term in terms if (queries := term.build_queries(self.context, step)) is not None]
+        found = [(term, check_queries(term, term.build_queries(self.context, step))) for term in terms]
+        return [(term, queries) for term, queries in found if queries is not None]
 
     def compute_erase_gradient(self, index: int, stream: int) -> Sequence[Tensor]:
         """The gradient of the erasing loss for each param of the update, in an auxiliary step."""
