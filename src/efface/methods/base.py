@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -200,9 +199,10 @@ class Trained(Method):
     """Bits of each number in Adam's two moments; 8 rounds them and needs a quarter of their memory."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "draw_steps", "paths", "pictures", "micro_batch", "refresh"):
-            if (given := getattr(self, name, 1)) < (least := int(name not in ("micro_batch", "refresh"))):
-                raise ValueError(f"{name} must be at least {least}, got {given}")
+        least = {"steps": 1, "batch": 1, "draw_steps": 1, "paths": 1, "pictures": 1, "micro_batch": 0, "refresh": 0}
+        for name, bound in least.items():
+            if getattr(self, name, bound) < bound:
+                raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
         check_templates(self.templates)
 
     @abstractmethod
@@ -243,7 +243,7 @@ class Trained(Method):
 
     def build_config(self) -> TrainConfig:
         """The fields that the training loop, the terms and the update read."""
-        return TrainConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(TrainConfig)})
+        return TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
 
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The prepared training, before its first step."""
