@@ -218,7 +218,8 @@ class Registry:
         if not file.is_file():
             raise ValueError(f"{_name_package(point)} brings the {self.kind} {name!r} and no file {file}")
         entry = Entry(name, point.module, file, point.attr, _name_package(point))
-        _ = entry.written if self.suffix == ".py" else source.check_table(file)
+        if self.suffix == ".py":
+            _ = entry.written  # raises where the file holds no such class
         return entry
 
 

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib.metadata
 import sys
-import tomllib
 import traceback
 from pathlib import Path
 from typing import Any
@@ -53,15 +52,15 @@ def find_line(error: BaseException | None) -> str:
     while error is not None:
         for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
             module = str(frame.f_globals.get("__name__", ""))
-            if module.partition(".")[0] in _list_adding():
+            if module.partition(".")[0] in _list_adding(tuple(sys.path)):
                 return f"{module.replace('.', '/')}.py, line {line}"
         error = error.__cause__
     return ""
 
 
 @functools.cache
-def _list_adding() -> frozenset[str]:
-    """The top-level modules of installed packages that add to efface by entry points."""
+def _list_adding(_path: tuple[str, ...]) -> frozenset[str]:
+    """The top-level modules of the packages on this path that add to efface by entry points."""
     points = (point for dist in importlib.metadata.distributions() for point in dist.entry_points)
     return frozenset(p.module.partition(".")[0] for p in points if p.group.startswith(f"{OWN}.")) - {OWN}
 
@@ -76,7 +75,7 @@ def hash_code(kind: type[Any]) -> str:
     """A hash of the source that a class of another package uses; "" for efface's own, and where there is no file.
 
     It covers the class' module and the modules of the same package that this imports, directly or not, without
-    comments and docstrings, and the tables (.toml) beside them.
+    comments and docstrings, and the text of the tables (.toml) beside them.
     """
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if is_own(kind) or not file:
@@ -85,13 +84,18 @@ def hash_code(kind: type[Any]) -> str:
     parts = [f"{name} {dump(each)}" for name, each in sorted(found.items())]
     folders = {each.parent for name, each in found.items() if "." in name or each.name == "__init__.py"}
     for table in sorted(table for folder in folders for table in folder.glob("*.toml")):
-        parts.append(f"{table.name} {tomllib.loads(table.read_text(encoding='utf-8'))!r}")
+        parts.append(f"{table.name} {table.read_text(encoding='utf-8')}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-@functools.cache
 def find_package(module: str) -> str:
     """The installed package of a module, with its version, such as "mypackage 1.2"; "" where none holds it."""
+    return _find_package(module, tuple(sys.path))
+
+
+@functools.cache
+def _find_package(module: str, _path: tuple[str, ...]) -> str:
+    """The same for the packages on this path."""
     top = module.partition(".")[0]
     for dist in importlib.metadata.distributions():  # an editable package has no list of its modules
         own = (point for point in dist.entry_points if point.group.startswith(f"{OWN}."))

@@ -10,7 +10,6 @@ import builtins
 import importlib.util
 import itertools
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,14 +144,6 @@ def read_summary(file: Path) -> str:
         if line.endswith("."):
             break
     return " ".join(said)
-
-
-def check_table(file: Path) -> None:
-    """Raises ValueError where a file is not TOML."""
-    try:
-        tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
 
 
 def dump(file: Path) -> str:

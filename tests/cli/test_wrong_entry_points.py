@@ -200,7 +200,7 @@ BROKEN = {
     "methods": ("fade.py", METHOD.replace("several:", "several("), r"fade.py, line \d+, is not Python", "negative"),
     "attacks": ("shout.py", ATTACK.replace("queries:", "queries("), r"shout.py, line \d+, is not Python", "seeds"),
     "scorers": ("parity.py", SCORER.replace("name:", "name("), r"parity.py, line \d+, is not Python", "artefact"),
-    "suites": ("four-animals.toml", "name =", "four-animals.toml is not TOML: ", "cifar10"),
+    "suites": ("four-animals.toml", "name =", "four-animals.toml is damaged ", "cifar10"),
 }
 
 
@@ -216,8 +216,9 @@ def test_what_is_broken_stops_only_what_asks_for_it(
     assert re.search(message, rows[file.partition(".")[0]]["broken"]) and rows[other]["about"]
     registry = getattr(catalog, what.upper())
     assert registry.find_entry(other).name == other
-    with pytest.raises(ValueError, match=message):
-        registry.get(file.partition(".")[0])
+    if what != "suites":  # which are files, not classes
+        with pytest.raises(ValueError, match=message):
+            registry.get(file.partition(".")[0])
     if what == "scorers":
         with pytest.raises(ValueError, match=message):
             build_scorers(None, {}, ["parity"])

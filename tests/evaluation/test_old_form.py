@@ -33,7 +33,12 @@ EVALUATION = HERE / "evaluation"
 
 
 class Unasked(Planted):
-    """The judge of that time, which must not be asked again."""
+    """The judge of that time, which must not be asked again.
+
+    It counts as efface's own, whose scores are stored without a hash of the source.
+    """
+
+    __module__ = "efface.scorers.planted"
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         raise AssertionError("its scores lie there")

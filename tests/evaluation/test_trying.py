@@ -13,6 +13,7 @@ from torch import Tensor
 from efface.evaluation.images import digest
 from efface.evaluation.judging import ScoreTable
 from efface.evaluation.trial import TRIED, Unmeasured, require_measured, try_scorers
+from efface.origin import identify
 from efface.records.report import Estimate, Measure
 from efface.scorers import Judge
 from efface.scorers.base import Score
@@ -67,8 +68,8 @@ def test_a_scorer_of_another_question_is_tried_on_any_row() -> None:
 def test_a_scorer_with_scores_in_the_folder_is_not_tried_and_the_next_one_is(tmp_path: Path) -> None:
     done, broken = Watched(name="done", broken=True), Watched(name="new", broken=True)
     for judge in (done, broken):
-        (tmp_path / f"{judge.name}-{digest(judge.identify())[:12]}").mkdir()
-    (tmp_path / f"done-{digest(done.identify())[:12]}" / "x.json").touch()
+        (tmp_path / f"{judge.name}-{digest(identify(judge))[:12]}").mkdir()
+    (tmp_path / f"done-{digest(identify(done))[:12]}" / "x.json").touch()
     try_scorers([done], [ROW], 4, tmp_path)
     assert done.seen == []
     with pytest.raises(Unmeasured, match="scorer new fails"):
@@ -82,7 +83,7 @@ def test_a_network_that_several_scorers_of_sets_share_is_tried_once(tmp_path: Pa
     judges: list[Judge] = [OfSets(network), Watched(), OfSets(network, name="others")]
     try_scorers(judges, [ROW], 4, tmp_path)
     assert network.asked == [1]
-    folder = tmp_path / f"features-{digest(network.identify())[:12]}"
+    folder = tmp_path / f"features-{digest(identify(network))[:12]}"
     folder.mkdir()
     try_scorers(judges, [ROW], 4, tmp_path)
     assert network.asked == [1, 1], "an empty folder holds no features"
