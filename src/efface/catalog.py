@@ -132,6 +132,10 @@ class Registry:
         """Every name, in alphabetical order."""
         return sorted(self.list_entries())
 
+    def holds(self, name: str) -> bool:
+        """Whether there is an entry of this name, in either spelling, whole or broken."""
+        return any(hyphenate(name) in entries for entries in self._survey())
+
     def find_name(self, name: str) -> str:
         """The catalogue's own spelling of a name; raises ValueError for an unknown name."""
         return self.find_entry(name).name

@@ -59,10 +59,14 @@ def find_line(error: BaseException | None) -> str:
 
 
 @functools.cache
-def _list_adding(_path: tuple[str, ...]) -> frozenset[str]:
-    """The top-level modules of the packages on this path that add to efface by entry points."""
-    points = (point for dist in importlib.metadata.distributions() for point in dist.entry_points)
-    return frozenset(p.module.partition(".")[0] for p in points if p.group.startswith(f"{OWN}.")) - {OWN}
+def _list_adding(_path: tuple[str, ...]) -> dict[str, str]:
+    """The packages on this path that add to efface by entry points, with their versions, by top-level module."""
+    found: dict[str, str] = {}
+    for dist in importlib.metadata.distributions():
+        for point in dist.entry_points:
+            if point.group.startswith(f"{OWN}.") and (top := point.module.partition(".")[0]) != OWN:
+                found.setdefault(top, f"{dist.name} {dist.version}")
+    return found
 
 
 def is_own(kind: type[Any]) -> bool:
@@ -94,12 +98,10 @@ def find_package(module: str) -> str:
 
 
 @functools.cache
-def _find_package(module: str, _path: tuple[str, ...]) -> str:
+def _find_package(module: str, path: tuple[str, ...]) -> str:
     """The same for the packages on this path."""
     top = module.partition(".")[0]
-    for dist in importlib.metadata.distributions():  # an editable package has no list of its modules
-        own = (point for point in dist.entry_points if point.group.startswith(f"{OWN}."))
-        if any(point.module.partition(".")[0] == top for point in own):
-            return f"{dist.name} {dist.version}"
+    if adding := _list_adding(path).get(top):  # an editable package has no list of its modules
+        return adding
     names = importlib.metadata.packages_distributions().get(top, ())
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names)))

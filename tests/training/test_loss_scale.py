@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 import efface
 from efface.concept import Erasure
 from efface.methods.esd import ESD
+from efface.training.diverged import Diverged
 from efface.training.loss_scale import CLEAN, LossScale
-from efface.training.trainer import Diverged, Trainer
+from efface.training.trainer import Trainer
 from tiny import small_pipeline
 
 SHORT = {"steps": 4, "batch": 2, "draw_steps": 2, "paths": 2, "lr": 1e-3, "source": "frozen", "weights": "noxattn"}

@@ -20,11 +20,12 @@ from efface.methods.states import build_trajectories
 from efface.planning.estimating import estimate
 from efface.planning.probe_steps import list_tensors
 from efface.planning.tracker import AllocationTracker, count_bytes
+from efface.training.diverged import Diverged
 from efface.training.interfaces import Query, States, Step
 from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam32bit
 from efface.training.preservation.prompts import FixedPrompts
-from efface.training.trainer import Diverged, Trainer
+from efface.training.trainer import Trainer
 from tiny_sdxl import tiny_sdxl
 from trainer_fixtures import QUICK, build_trainer, step_of
 

@@ -124,7 +124,7 @@ class Request:
     ) -> Edit:
         """Fits the edit; a training that diverges saves its last good state beside `out`."""
         from ..api.erasing import build_request, check_before_opening, erase
-        from ..training.trainer import Diverged
+        from ..training.diverged import Diverged
 
         asked = self.request
         erasure = build_request(asked.model, asked.target, asked.anchor, asked.keep)

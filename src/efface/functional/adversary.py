@@ -99,18 +99,17 @@ def measure_steepness_by_parts(
     """
     size = rows_at_once or len(at)
     parts = [slice(i, i + size) for i in range(0, len(at), size)]
-    found = [_differentiate(lambda inputs, part=part: error(inputs, part), at[part], factor) for part in parts]
-    errors, grad = (torch.cat(column) for column in zip(*found, strict=True))
-    checks = torch.stack(
-        [errors.isfinite().all(), grad.any(), grad.isfinite().all()]
-    )  # read at once, because reading waits
-    right_errors, moves, right_grads = checks.tolist()
+
+    def differentiate(factor: float) -> tuple[Tensor, Sequence[Tensor]]:
+        found = [_differentiate(lambda inputs, part=part: error(inputs, part), at[part], factor) for part in parts]
+        errors, grad = (torch.cat(column) for column in zip(*found, strict=True))
+        return errors, [grad]
+
+    errors, (grad,), right_errors, right_grads, moves = _lower_factor(differentiate, factor)
     if not right_errors:
         raise NotFinite("the attack's loss is not finite; a smaller lr, or a wider dtype of the model, may help")
     if not moves:
         raise NoGradient("no gradient reaches the prompt: this model gives the attack nothing to follow")
-    if not right_grads and factor > 1:
-        return measure_steepness_by_parts(error, at, rows_at_once, max(1.0, factor / 16))
     if not right_grads:
         raise NotFinite("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
     return errors, grad
@@ -130,15 +129,26 @@ def differentiate_in_range(
     Raises:
         NotFinite: an error is no finite number, or a gradient is none at factor 1.
     """
+    _, grads, right_errors, right_grads, moves = _lower_factor(differentiate, factor)
+    if not (right_errors and right_grads):
+        raise NotFinite(f"{what} the loss or its gradient is not finite")
+    return grads, moves
+
+
+def _lower_factor(
+    differentiate: Callable[[float], tuple[Tensor, Sequence[Tensor]]], factor: float
+) -> tuple[Tensor, Sequence[Tensor], bool, bool, bool]:
+    """Errors and gradients by the first factor, of ever smaller ones down to 1, by which no gradient overflows.
+
+    Then whether all errors are finite, whether all gradients are, and whether any number of these is not 0.
+    """
     errors, grads = differentiate(factor)
     finite, moves = (torch.stack([test(grad) for grad in grads]) for test in (_is_finite, torch.any))
     checks = torch.stack([_is_finite(errors), finite.all(), moves.any()])  # read at once, because reading waits
     right_errors, right_grads, moved = checks.tolist()
     if right_errors and not right_grads and factor > 1:
-        return differentiate_in_range(differentiate, max(1.0, factor / 16), what)
-    if not (right_errors and right_grads):
-        raise NotFinite(f"{what} the loss or its gradient is not finite")
-    return grads, moved
+        return _lower_factor(differentiate, max(1.0, factor / 16))
+    return errors, grads, right_errors, right_grads, moved
 
 
 def _is_finite(numbers: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..catalog import SCORERS, did_you_mean, hyphenate
+from ..catalog import SCORERS, did_you_mean
 from ..suites.world import find_judges
 from ._specs import ModelResources, build_scorer, names
 from .base import Scorer, SetScorer
@@ -45,10 +45,9 @@ def build_scorers(
         )
     around = ModelResources(_find_folders(find_judges(bundle)) if bundle else {}, labels or {}, palette)
     known = {s.name: s for s in own}
-    kinds = names()
     for kind in (n.partition(":")[0].partition(",")[0] for n in only if n not in known):
-        if hyphenate(kind) not in (*kinds, *SCORERS.list_broken()):
-            here = list(dict.fromkeys([*known, *kinds]))
+        if not SCORERS.holds(kind):
+            here = list(dict.fromkeys([*known, *names()]))
             raise ValueError(f"there is no scorer {kind!r} here{did_you_mean(kind, here, show=len(here))}")
     return [known[n] if n in known else build_scorer(n, around) for n in only] or own
 

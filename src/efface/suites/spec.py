@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import SUITES, did_you_mean, hyphenate
+from ..catalog import SUITES, did_you_mean
 from ..files.structured import read_toml, refusing
 from ..plurals import write_count
 
@@ -105,7 +105,7 @@ def list_names() -> list[str]:
 
 def read_spec(name: str) -> SuiteSpec:
     """Reads a suite's TOML file."""
-    if hyphenate(name) not in (*list_names(), *SUITES.list_broken()):
+    if not SUITES.holds(name):
         raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, list_names())}")
     file = SUITES.find_entry(name).file
     data = read_toml(file)

@@ -28,7 +28,7 @@ from .checking import check_gradient, check_loss, check_queries, require_asked
 from .config import TrainConfig
 from .data import LossRole, Query
 from .distributed import find_process_group
-from .diverged import Diverged as Diverged
+from .diverged import Diverged
 from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
 from .loss_log import LossLog
 from .loss_scale import LossScale, compute_gradients
