@@ -192,20 +192,20 @@ def test_evaluations_made_in_different_ways_are_not_compared(done: Path) -> None
     record = read_report(done)
     drawing = record.drawing.model_copy(update={"edit": "0" * 64, "strength": 0.5})
     other = record.model_copy(update={"drawing": drawing, "method": "UCE"})
-    require_comparable([record, other])
+    require_comparable(record, other)
     elsewhere = other.model_copy(update={"targets": ("apple",), "rows_digest": "x"})
-    require_comparable([record, elsewhere])
+    require_comparable(record, elsewhere)
     longer = other.model_copy(update={"drawing": drawing.model_copy(update={"steps": 3})})
     with pytest.raises(ValueError, match=r"ESD on cat and UCE on cat .* \(drawing.steps: 2 before, 3 now\)"):
-        require_comparable([record, other, longer])
+        require_comparable(record, longer)
     with pytest.raises(ValueError, match=r"rows: .* now"):
-        require_comparable([record, other.model_copy(update={"rows_digest": "x"})])
+        require_comparable(record, other.model_copy(update={"rows_digest": "x"}))
     newer = other.model_copy(update={"suite": record.suite.model_copy(update={"version": "9"})})
     with pytest.raises(ValueError, match=r"suite.version: .* before, '9' now"):
-        require_comparable([record, newer])
+        require_comparable(record, newer)
     with pytest.raises(ValueError, match=r"scorers.object-planted.version"):
         scorers = {**record.scorers, "object-planted": {**record.scorers["object-planted"], "version": "2"}}
-        require_comparable([record, other.model_copy(update={"scorers": scorers})])
+        require_comparable(record, other.model_copy(update={"scorers": scorers}))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from efface.attacks.merge import Merge
 from efface.attacks.relearn import Relearn
 from efface.attacks.seeds import Seeds
 from efface.records.attacks import AttackMeasure, Condition, ConditionSummary
-from efface.records.report import Drop, Estimate
+from efface.records.report import Alarm, Drop, Estimate
 from efface.robustness.alarms import find_attack_alarms
 
 PACKAGE = Path(efface.__file__).parent
@@ -82,8 +83,12 @@ SEEDS = {"seeds": SPENT}
 
 
 def list_raised(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> list[str]:
+    return [alarm.name for alarm in find_alarms(conditions, measures)]
+
+
+def find_alarms(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> Sequence[Alarm]:
     spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in measures}
-    return [a.name for a in find_attack_alarms(conditions, measures, spent)]
+    return find_attack_alarms(conditions, measures, spent)
 
 
 def test_no_alarm_where_all_is_well() -> None:
@@ -114,6 +119,8 @@ def test_few_rows_are_not_a_failure() -> None:
     assert list_raised(FINE, [few, *WORKS[1:]]) == ["too few rows to check an attack"]
     kept = measure("seeds", "control-kept", 0.85, low=-0.1)
     assert list_raised(FINE, [WORKS[0], kept, WORKS[2]]) == ["too few rows to check an attack"]
+    (alarm,) = find_alarms(FINE, [few, *WORKS[1:]])
+    assert few.after.n == 50 and "--controls 100 or more" in alarm.do, "fewer than it had would show no more"
 
 
 def test_an_attack_that_fails_on_what_is_kept_is_told_only_where_it_works_on_the_base() -> None:

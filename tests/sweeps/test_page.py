@@ -31,6 +31,9 @@ def test_a_mean_weighs_concepts_alike_and_its_interval_is_over_them_not_over_see
     page = write_page(grid, table, "", Made(cells=48, done=31, seconds={"erase": 3600.0}, alarms=alarms))
     assert "| esd | 4 | 70.0 [50.0, 90.0] n=50 |" in page, "the mean of 50, 90, 50 and 90"
     assert "**Only 31 of 48 cells are done so far**, in 1.00 core-hours (erase 1.00)." in page
+    cut = Made(cells=48, done=48, seconds={"erase": 3600.0}, interrupted=2)
+    begins = "All 48 cells are done, in 1.00 core-hours (erase 1.00), without the first attempts at 2 cells."
+    assert begins in write_page(grid, table, "", cut)
     empty = write_page(grid, [], "", Made(cells=48))
     assert "**None of 48 cells is done so far.**" in empty and "|" not in empty
     assert "| base rarely shows it | 5: esd of a; esd of b; esd of c, and 2 more |" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 import efface
+from efface.plurals import write_count
 from efface.sweeps.cells import Store
 from efface.sweeps.grid import Drawing, Grid, read_grid
 from efface.sweeps.jobs import Job, expand
@@ -60,6 +62,9 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(whole: tuple[Path, bytes], 
     summary = efface.sweep(grid, tmp_path / "out")
     assert summary.new == 6 - len(before) and summary.table.read_bytes() == table
     assert {file: file.stat().st_mtime_ns for file in before} == before
+    attempts = [json.loads(file.read_text())["attempts"] for file in (tmp_path / "out/costs").glob("*.json")]
+    assert len(attempts) == 6 and max(attempts) == 2, "the cell that was killed counts both"
+    assert f"without the first attempts at {write_count(attempts.count(2), 'cell')}" in summary.page.read_text()
 
 
 def test_a_job_that_another_process_works_on_waits_until_the_others_are_done(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -276,11 +277,29 @@ def cluster() -> Iterator[str]:
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     found.add_node(num_cpus=1)
-    yield found.address
+    yield str(found.address)
     import ray
 
     ray.shutdown()
     found.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_sweep_leaves_no_task_on_the_cluster(
+    whole: tuple[Path, bytes], tmp_path: Path, cluster: str
+) -> None:
+    """The process goes on, as that of a notebook does, so that Ray would not end the tasks by itself."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        efface.sweep(whole[0], tmp_path / "out", ray=cluster, on_answer=stop)
+    import ray
+
+    while ray.available_resources().get("CPU", 0) < 2:  # until no task runs
+        time.sleep(0.1)
+    assert len(list((tmp_path / "out/cells").glob("*.json"))) < 6, "the job that waited was not begun"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -162,7 +163,7 @@ def erase(
     limit = read_training_limit(chosen, max_memory)
     require_losses(chosen, track)
     require_steps(chosen, checkpoint)
-    began, aside = time.monotonic(), 0.0
+    began, aside, resumed = time.monotonic(), 0.0, was_begun(checkpoint)
     with show_progress_with_steps(progress, opened) as report:
 
         def estimate(built: Trainer | None) -> None:
@@ -182,7 +183,7 @@ def erase(
         with open_trackers(track, run, {**facts, **asdict(erasure), **asdict(chosen)}, track_dir) as log:
             told = _tell_losses(name, report, log)
             edit = chosen.fit(opened, erasure, progress=told, checkpoint=checkpoint, estimate=estimate)
-    return dataclasses.replace(edit, meta={**edit.meta, "cost": measure_cost(opened, began + aside)})
+    return dataclasses.replace(edit, meta={**edit.meta, "cost": measure_cost(opened, began + aside, resumed)})
 
 
 def check_before_opening(
@@ -280,9 +281,15 @@ def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], 
     require_fit(plan, limit or read_free_bytes(built.model.device), lambda: suggest_lighter(built, plan))
 
 
-def measure_cost(model: Model, began: float) -> dict[str, float]:
+def was_begun(checkpoint: str | Path | None) -> bool:
+    """Whether an earlier run left its state in this file, or those of its stages beside it."""
+    file = Path(checkpoint or "")
+    return bool(checkpoint) and (file.exists() or any(file.parent.glob(f"{glob.escape(file.name)}.*")))
+
+
+def measure_cost(model: Model, began: float, resumed: bool) -> dict[str, float]:
     """The seconds since `began`, and the most memory held until now, if it is known: on a GPU the GPU's."""
-    spent = {"seconds": round(time.monotonic() - began, 3)}
+    spent = {"seconds_since_resumed" if resumed else "seconds": round(time.monotonic() - began, 3)}
     if model.device.type == "cuda":
         import torch
 

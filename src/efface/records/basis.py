@@ -6,7 +6,7 @@ they add to a folder. Evaluations of different edits are compared only if they w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,22 +178,20 @@ def _describe_difference(before: Any, now: Any) -> str:
     return f"{one} there, {other} now"
 
 
-def require_comparable(records: Sequence[Record]) -> None:
-    """Raises ValueError, which says the difference, where evaluations were not made in the same way.
+def require_comparable(one: Record, other: Record) -> None:
+    """Raises ValueError, which says the difference, where two evaluations were not made in the same way.
 
     Drawing, scorers, rule and declared protocol have to agree, and for one suite also its version, and for the same
     targets also its rows. The targets, the method and the strength may differ, because these are compared.
     """
-    ways = [_describe_way(r) for r in records]
-    for record, way in zip(records[1:], ways[1:], strict=True):
-        skip = [] if record.suite.name == records[0].suite.name else ["suite"]
-        skip += [] if not skip and record.targets == records[0].targets else ["rows"]
-        if different := list_differences(ways[0], way, skip):
-            runs = [f"{r.method} on {', '.join(r.targets)}" for r in (records[0], record)]
-            raise ValueError(
-                f"{runs[0]} and {runs[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "
-                "in one way to compare them"
-            )
+    skip = [] if other.suite.name == one.suite.name else ["suite"]
+    skip += [] if not skip and other.targets == one.targets else ["rows"]
+    if different := list_differences(_describe_way(one), _describe_way(other), skip):
+        runs = [f"{r.method} on {', '.join(r.targets)}" for r in (one, other)]
+        raise ValueError(
+            f"{runs[0]} and {runs[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "
+            "in one way to compare them"
+        )
 
 
 def _describe_way(record: Record) -> dict[str, Any]:

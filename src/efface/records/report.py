@@ -203,7 +203,8 @@ class Record(Part):
     history: dict[str, Any] = {}
     """Notes of the fitting, such as the words that a search chose."""
     cost: dict[str, float] = {}
-    """The cost of the fitting, from the edit: "seconds", "peak_memory_mb"."""
+    """The cost of the fitting, from the edit: "seconds", or "seconds_since_resumed" where it went on from a checkpoint,
+    and "peak_memory_mb"."""
     rows_file: RowsFile | None = None
     """None in files of earlier versions."""
     digest: str = ""

@@ -46,7 +46,7 @@ def explain_difference(one: Record, other: Record) -> str:
     if one.suite.name != other.suite.name:
         return f"suite {one.suite.name} and suite {other.suite.name} ask for different things"
     try:
-        require_comparable([one, other])
+        require_comparable(one, other)
     except ValueError as error:
         return str(error)
     return ""

@@ -147,7 +147,7 @@ def _warn_too_few(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
                 raised_when=f"{measure.attack} ({measure.condition}): {_format_rate(measure)}, random prefixes "
                 f"{_format_percent(measure.baseline.value)}",
                 means="The attack seems to work there, and so few rows can't show that it does.",
-                do="Run it again with --controls 16 or more.",
+                do=f"Run it again with --controls {max(16, 2 * measure.after.n)} or more.",
             )
 
 

@@ -3,7 +3,7 @@
 A sweep's folder holds
 
 - `cells/ID.json`: a finished cell with its result; it is written last, so a cell with this file is done;
-- `costs/ID.json`: its seconds and memory, which differ from run to run and are not part of the result;
+- `costs/ID.json`: its seconds, and how often it was begun, which differ from run to run and are not part of the result;
 - `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`: the cells' further
   files, for `efface report` and for people;
 - `failed/KEY.txt`: the log of a job that failed; the next run tries it again;
@@ -124,13 +124,19 @@ class Store:
         """Whether the cell has a result."""
         return self._locate_result(cell).is_file()
 
+    def begin(self, cell: Cell) -> float:
+        """Notes that the cell is begun, and returns how often it was until now; an attempt that is killed counts."""
+        attempts = 1 + (self.read_cost(cell).get("attempts", 0) if self._locate_cost(cell).is_file() else 0)
+        self._write_cost(cell, {"attempts": attempts})
+        return attempts
+
     def finish(self, cell: Cell, result: Mapping[str, Any], cost: Mapping[str, float]) -> None:
         """Writes a cell's result. The cost is written first, so that a finished cell has both.
 
         Raises:
             ValueError: the result has NaN or infinite numbers, which nothing could read again.
         """
-        write_whole(self._locate_cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
+        self._write_cost(cell, cost)
         whole = {"kind": cell.kind, "decided_by": dict(cell.decided_by), "result": dict(result)}
         text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False)
         write_whole(self._locate_result(cell), text + "\n")
@@ -144,10 +150,13 @@ class Store:
         return self._read(cell, "decided_by")
 
     def read_cost(self, cell: Cell) -> Mapping[str, float]:
-        """The seconds and memory of a finished cell."""
+        """The seconds of a finished cell, and how often it was begun; of one that is begun only the latter."""
         found = read_json(file := self._locate_cost(cell), AGAIN)
         with refusing(file, "damaged", AGAIN):
             return {str(name): float(value) for name, value in dict(found).items()}
+
+    def _write_cost(self, cell: Cell, cost: Mapping[str, float]) -> None:
+        write_whole(self._locate_cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
 
     def _read(self, cell: Cell, part: str) -> Mapping[str, Any]:
         found = read_json(file := self._locate_result(cell), AGAIN)

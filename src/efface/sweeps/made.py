@@ -25,6 +25,8 @@ class Made:
     """Each model's name with the beginning of the digest of its weights."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of the processor for finished cells, by kind; by the clock where an earlier version measured only that."""
+    interrupted: int = 0
+    """The number of finished cells that were begun more than once, of which `seconds` has the last attempt alone."""
     alarms: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Each alarm's name, and the edits that raised it."""
     refused: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -43,7 +45,8 @@ class Made:
         done = "The only cell is done" if self.cells == 1 else f"All {self.cells} cells are done"
         if self.done < self.cells:
             done = f"**Only {self.done} of {write_count(self.cells, 'cell is', 'cells are')} done so far**"
-        return [f"{done}, in {total:.2f} core-hours ({took}). {'; '.join(self.fingerprints)}."]
+        cut = f", without the first attempts at {write_count(self.interrupted, 'cell')}" if self.interrupted else ""
+        return [f"{done}, in {total:.2f} core-hours ({took}){cut}. {'; '.join(self.fingerprints)}."]
 
 
 def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
@@ -53,6 +56,7 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
     refused: dict[str, dict[str, None]] = {}
     models: dict[str, str] = {}
     finished: dict[str, bool] = {}
+    interrupted = 0
     failed: dict[str, dict[str, None]] = {}
     for job, cells in planned:
         for cell in cells:
@@ -63,6 +67,7 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
                 continue
             cost = store.read_cost(cell)
             seconds[cell.kind] = seconds.get(cell.kind, 0.0) + cost.get("processor", cost.get("seconds", 0.0))
+            interrupted += cost.get("attempts", 1) > 1
             result = store.read_result(cell)
             for name in result.get("alarms", ()):
                 alarms.setdefault(name, {})[job.name] = None
@@ -76,4 +81,4 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
         tuple((what, tuple(jobs)) for what, jobs in sorted(found.items())) for found in (alarms, refused, failed)
     )
     named = tuple(f"Model {name}, {digest}" for name, digest in models.items())
-    return Made(len(finished), sum(finished.values()), named, seconds, raised, barred, broken)
+    return Made(len(finished), sum(finished.values()), named, seconds, interrupted, raised, barred, broken)

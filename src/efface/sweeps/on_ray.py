@@ -80,6 +80,8 @@ def run_ray(
 ) -> None:
     """Does all jobs as Ray tasks; one on whose edit another process works is tried again later.
 
+    An exception, such as a keyboard interrupt, cancels the tasks that are left.
+
     Raises:
         ImportError, ConnectionError: as `OnRay.make_task`.
     """
@@ -87,25 +89,30 @@ def run_ray(
     import ray
     from ray.exceptions import RayError
 
-    payload, here = grid.model_dump_json(), str(Path.cwd())
+    payload, here = ray.put(grid.model_dump_json()), str(Path.cwd())
 
     def begin(job: Job) -> Any:
         return task.remote(payload, json.dumps(dataclasses.asdict(job)), str(folder), threads, device, here)
 
     waiting = {begin(job): job for job in jobs}
-    while waiting:
-        ready, _ = ray.wait(list(waiting), num_returns=1)
-        for reference in ready:
-            job = waiting.pop(reference)
-            try:
-                answer = ray.get(reference)
-            except RayError as error:
-                answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
-            if "busy" in answer:
-                time.sleep(PAUSE)
-                waiting[begin(job)] = job
-            else:
-                tell(job, answer)
+    try:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            for reference in ready:
+                job = waiting.pop(reference)
+                try:
+                    answer = ray.get(reference)
+                except RayError as error:
+                    answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+                if "busy" in answer:
+                    time.sleep(PAUSE)
+                    waiting[begin(job)] = job
+                else:
+                    tell(job, answer)
+    except BaseException:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+        raise
 
 
 def _plan(grid: str, device: str | None, here: str) -> list[tuple[Job, JobCells]]:

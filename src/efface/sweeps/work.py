@@ -136,9 +136,9 @@ def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> lis
     for cell, work in _list_work(grid, job, store, model, cells):
         if store.is_done(cell) and (cell is not cells.erase or _can_go_on(store, cells)):
             continue
-        began, busy = time.monotonic(), time.process_time()
+        attempts, began, busy = store.begin(cell), time.monotonic(), time.process_time()
         result = work()
-        cost = {"seconds": time.monotonic() - began, "processor": time.process_time() - busy}
+        cost = {"seconds": time.monotonic() - began, "processor": time.process_time() - busy, "attempts": attempts}
         store.finish(cell, result, {name: round(value, 3) for name, value in cost.items()})
         done.append(cell.kind)
     return done
