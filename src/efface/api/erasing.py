@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
+from .cost import measure_cost, was_begun
 from .memory import with_memory_advice
 from .progress import Progress, Report, show_progress_with_steps
 from .resources import LazyModel, check_request, expand, open_later, to_file_name
@@ -279,22 +279,3 @@ def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], 
     if on_plan:
         on_plan(plan)
     require_fit(plan, limit or read_free_bytes(built.model.device), lambda: suggest_lighter(built, plan))
-
-
-def was_begun(checkpoint: str | Path | None) -> bool:
-    """Whether an earlier run left its state in this file, or those of its stages beside it."""
-    file = Path(checkpoint or "")
-    return bool(checkpoint) and (file.exists() or any(file.parent.glob(f"{glob.escape(file.name)}.*")))
-
-
-def measure_cost(model: Model, began: float, resumed: bool) -> dict[str, float]:
-    """The seconds since `began`, and the most memory held until now, if it is known: on a GPU the GPU's."""
-    spent = {"seconds_since_resumed" if resumed else "seconds": round(time.monotonic() - began, 3)}
-    if model.device.type == "cuda":
-        import torch
-
-        return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
-    from ..planning.machine import read_resident_peak
-
-    peak = read_resident_peak()
-    return spent if peak is None else {**spent, "peak_memory_mb": round(peak / 2**20)}
