@@ -23,9 +23,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, final, get_type_hints
 
 from . import source
+from .concept import fits
 from .source import PACKAGE, SourceClass
 
 if TYPE_CHECKING:
@@ -275,15 +276,6 @@ def _require_whole(cls: type[Any], where: str, defaults: bool) -> None:
             raise ValueError(
                 f"{where}: the setting {field.name} is of type {kind}, and its default is {field.default!r}"
             )
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a plain type, or one of a few; True for any other type."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return kind not in (int, str, bool) or type(value) is kind
 
 
 def _name_package(point: EntryPoint) -> str:

@@ -120,6 +120,15 @@ def check_choices(settings: Any) -> None:
             check_choice(field.name.replace("_", " "), getattr(settings, field.name), get_args(hints[field.name]))
 
 
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a plain type, or one of a few; True for any other type."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return kind not in (int, str, bool) or type(value) is kind
+
+
 def require_positive(settings: Any, *names: str) -> None:
     """Raises ValueError where one of these settings is not above zero."""
     for name in names:

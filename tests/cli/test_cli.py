@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import efface
 from efface.api.memory import explain_to_command
 from efface.cli.app import main
 from efface.cli.console import show_progress
@@ -131,24 +130,6 @@ def test_the_umbrella_is_written_out_in_the_edit(model: str, tmp_path: Path) -> 
     out = tmp_path / "unsafe.safetensors"
     assert main(["erase", "esd", "--model", model, "--target", "unsafe", "--out", str(out), *TINY]) == 0
     assert Edit.load(out).meta["request"]["targets"] == ["bomb", "pistol"]
-
-
-def test_an_edit_that_was_resumed_does_not_call_its_last_part_its_time(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", 1)
-    file = tmp_path / "cat.checkpoint"
-    settings = {"steps": 2, "draw_steps": 2, "paths": 2, "source": "frozen", "checkpoint": file}
-
-    def stop(stage: str, *_: object) -> None:
-        if file.exists():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        efface.erase(model, "cat", "esd", progress=stop, **settings)
-    cost = efface.erase(model, "cat", "esd", progress=False, **settings).meta["cost"]
-    assert cost["seconds_since_resumed"] > 0 and "seconds" not in cost
-    assert "seconds" in efface.erase(model, "cat", "esd", progress=False, **settings).meta["cost"]
 
 
 def test_a_target_that_the_base_does_not_draw_is_warned_about(

@@ -197,3 +197,21 @@ def test_a_method_of_ones_own_needs_no_place_in_the_catalogue(eps_model: StableD
 
     edit = efface.erase(eps_model, "cat", Own(share=0.1))
     assert edit.names and edit.meta["arguments"] == {"share": 0.1}
+
+
+def test_an_edit_that_was_resumed_does_not_call_its_last_part_its_time(
+    eps_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", 1)
+    file = tmp_path / "cat.checkpoint"
+    settings = {"steps": 2, "draw_steps": 2, "paths": 2, "source": "frozen", "checkpoint": file}
+
+    def stop(stage: str, *_: object) -> None:
+        if file.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        efface.erase(eps_model, "cat", "esd", progress=stop, **settings)
+    cost = efface.erase(eps_model, "cat", "esd", progress=False, **settings).meta["cost"]
+    assert cost["seconds_since_resumed"] > 0 and "seconds" not in cost
+    assert "seconds" in efface.erase(eps_model, "cat", "esd", progress=False, **settings).meta["cost"]

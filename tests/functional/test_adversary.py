@@ -140,13 +140,14 @@ def test_gradients_are_divided_by_the_factor(factor):
     )
 
 
-def test_a_gradient_that_is_no_number_moves_nothing_where_a_factor_may_have_caused_it_and_shows_elsewhere():
+@pytest.mark.parametrize("factor", [1.0, 16.0])
+def test_a_gradient_that_is_no_number_shows(factor):
+    """Else a training on what an attack found would go on, with rows that were never attacked."""
+
     def error(x: torch.Tensor) -> torch.Tensor:
         return (torch.tensor([float("nan"), 1.0]) * x).sum(1)
 
-    with_factor = descend(error, torch.zeros(1, 2), 1, 0.1, factor=16.0)
-    assert torch.allclose(with_factor, torch.tensor([[0.0, -0.1]]))
-    assert descend(error, torch.zeros(1, 2), 1, 0.1).isnan().tolist() == [[True, False]]
+    assert descend(error, torch.zeros(1, 2), 1, 0.1, factor=factor).isnan().tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize(
@@ -157,11 +158,11 @@ def test_settings_with_which_nothing_descends_are_refused(wrong):
         descend(lambda x: x.square().sum(1), draw_noise(2, 2), **{"steps": 1, "lr": 0.1, **wrong})
 
 
-def test_numbers_whose_gradient_overflows_stay_put_and_the_others_move():
+def test_numbers_whose_gradient_overflows_by_the_factor_move_by_a_smaller_one():
     start = torch.tensor([[1.0, 1.0, 1.0]])
     steep = torch.tensor([1e38, 1.0, -1e38])
     moved = descend(lambda x: (steep * x).sum(1), start, 3, 0.1, "sign", factor=16.0)
-    assert torch.allclose(moved, torch.tensor([[1.0, 0.7, 1.0]]))
+    assert torch.allclose(moved, torch.tensor([[0.7, 0.7, 1.3]]))
     for rule in ("adam", "sign"):
         assert torch.equal(descend(lambda x: x.square().sum(1), start, 0, 0.1, rule, radius=0.5), start)
         ends = torch.tensor([[1.0, -1.0]])

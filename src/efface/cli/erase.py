@@ -14,7 +14,7 @@ import tyro
 
 from ..api.progress import Report
 from ..api.resources import LazyModel, check_target
-from ..concept import Erasure
+from ..concept import Erasure, fits
 from ..files import check_file, check_folder
 from ..source import SourceField, Unreadable, read_field_docs, read_fields, read_traits
 from .console import print_result, say, show_progress, tell_plan
@@ -261,7 +261,7 @@ def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, 
 
 def list_fields(name: str) -> list[SourceField]:
     """Reads a method's fields from its source, or, where the source does not say enough, from its imported class."""
-    from ..catalog import METHODS, fits
+    from ..catalog import METHODS
 
     entry = METHODS.find_entry(name)
     try:

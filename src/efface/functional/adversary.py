@@ -7,6 +7,7 @@ They follow a gradient where the error is a network's, and solve for it directly
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, final, get_args
 
 import torch
@@ -39,13 +40,15 @@ def descend(
     Rows are independent: the sum of errors is differentiated, and both rules work elementwise.
 
     Args:
-        error: the error [n] of inputs [n, ...]; it is called once a step.
+        error: the error [n] of inputs [n, ...], the same for the same inputs; it is called once a step, and again
+            where gradients overflow.
         start: the first inputs [n, ...].
         steps: the number of steps.
         lr: the step size.
         rule: Adam, or steps of `lr` against the gradient's sign (PGD, Madry et al., arXiv 1706.06083).
         radius: the largest distance of each number from the start, to which inputs are clipped; None for no bound.
-        factor: the factor of errors before they are differentiated, by which gradients are divided after (fp16).
+        factor: the factor of errors before they are differentiated, by which gradients are divided after (fp16). Where
+            gradients overflow, a smaller factor is tried.
     """
     check_choice("rule", rule, get_args(Rule))
     if steps < 0 or lr <= 0 or (radius is not None and radius <= 0):
@@ -53,13 +56,14 @@ def descend(
     start = start.detach()
     moved = start.clone().requires_grad_()
     adam = torch.optim.Adam([moved], lr=lr)
+
+    def differentiate(factor: float) -> tuple[Tensor, Sequence[Tensor]]:
+        errors, grad = _differentiate(error, moved, factor)
+        return errors, [grad]
+
     for _ in range(steps):
-        with torch.enable_grad():  # also where the caller disabled gradients
-            total = error(moved).sum()
-            (grad,) = torch.autograd.grad(total if factor == 1 else total * factor, [moved])
-        grad = (
-            grad if factor == 1 else torch.nan_to_num(grad / factor, 0.0, 0.0, 0.0)
-        )  # numbers that overflowed do not move
+        find = differentiate if factor == 1 else partial(_lower_factor, differentiate)  # the latter waits for numbers
+        grad = find(factor)[1][0]
         if rule == "adam":
             moved.grad = grad
             adam.step()
