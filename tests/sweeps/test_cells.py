@@ -40,9 +40,10 @@ def test_every_cell_is_named_by_how_pictures_are_drawn_and_by_the_models_own_set
     grid = Grid(
         models=("glyphs-ddpm",), methods=("neggrad",), concepts={"all": ("cat",)}, attacks=("seeds",),
         audit={"controls": 1}, neurons={"adversarial": {"cat": ("a kitty",)}},  # type: ignore[arg-type]
+        purify={},  # type: ignore[arg-type]
     )  # fmt: skip
     names = list_names(grid)
-    assert set(names) == {"erase", "evaluate", "attack", "audit", "neurons"}
+    assert set(names) == {"erase", "evaluate", "attack", "audit", "neurons", "purify"}
     slower = list_names(grid.model_copy(update={"drawing": Drawing(steps=3)}))
     assert {kind for kind in names if names[kind] != slower[kind]} == set(names) - {"erase"}
     declared = list_names(grid.model_copy(update={"protocol": "ddpm-class"}))

@@ -183,7 +183,10 @@ def test_a_part_of_a_grid_is_chosen_by_names_that_it_has() -> None:
         ("seeds = [0, 1, 0]", "seeds has 0 twice"),
         ("[sizes]\ntarget = 0", r"\[sizes\] has target = 0; a group has at least 1 picture"),
         ("[settings.eap]\nlr = 1e-5", r"\[settings\] names eap, which is no method or variant of the grid"),
-        ('attacks = ["seeds"]\n[drawing]\nsampler = "dpm"', "attacks and audits draw by the model's own sampler, not"),
+        (
+            'attacks = ["seeds"]\n[drawing]\nsampler = "dpm"',
+            "attacks, audits and purification draw by the model's own sampler, not",
+        ),
         ('models = ["glyphs"]', "it has both model and models; leave one out"),
         ('[[variants]]\nname = "x"\nmethod = "esd"\nattacks = ["seed"]', "there is no attack 'seed'"),
     ],

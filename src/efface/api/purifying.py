@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,30 +14,17 @@ from ..edits.strength import check_strength
 from ..files import check_folder
 from .case import to_tuple
 from .memory import with_memory_advice
-from .progress import Progress, Report, show_progress
+from .progress import Progress, show_progress
 from .resources import LazyModel, open_later
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from ..edits.edit import Edit
     from ..models.base import Model
 
 Inverter = Literal["base", "edit"]
 KINDS = ("before", "base", "after")
-
-
-@dataclass(frozen=True)
-class _Way:
-    """The settings by which pictures are inverted to noise and drawn again."""
-
-    prompt: str
-    steps: int
-    guidance: float
-    refine: int
-    invert_with: str
-    strength: float
 
 
 @with_memory_advice
@@ -94,22 +82,24 @@ def purify(
     check_strength(strength)
     files = [Path(image) for image in to_tuple(images)]
     opened, folder = _open(files), check_folder(out)
+    from ..diagnostics.purification import PurifyConfig, purify_pictures
     from ..edits.edit import Edit
     from ..evaluation.images import encode_png
     from ..files import check_request, hash_file, stack_pictures, write_whole
 
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
     opening = open_later(model)
-    way = _Way(prompt, steps, guidance, refine, invert_with, strength)
+    how = PurifyConfig(steps=steps, guidance=guidance, refine=refine, invert_with=invert_with, strength=strength)
     named = str(edit) if isinstance(edit, str | Path) else ""
-    settings = {name: getattr(way, name) for name in ("steps", "guidance", "refine", "invert_with", "strength")}
-    data = {"model": opening.name, "edit": named, "edit_digest": found.digest, **settings, "prompt": prompt}
+    data = {"model": opening.name, "edit": named, "edit_digest": found.digest, **asdict(how), "prompt": prompt}
     data |= {"images": [{"file": str(file), "sha256": hash_file(file)} for file in files]}
     check_request(folder / "purify.json", data, overwrite)
     drawer = opening.open()
     found.check(drawer)
+    before = stack_pictures(opened, drawer.resolution)
     with show_progress(progress) as report:
-        made = _purify(drawer, found, stack_pictures(opened, drawer.resolution), way, report)
+        made = purify_pictures(drawer, found, before, [prompt], how, partial(report, "purifying"))
+    made["before"] = before
     rows = []
     for i, file in enumerate(files):
         row: dict[str, Any] = {"image": str(file)}
@@ -122,37 +112,6 @@ def purify(
     return data
 
 
-def _purify(model: Model, edit: Edit, before: Tensor, way: _Way, report: Report) -> dict[str, Tensor]:
-    """Makes uint8 pictures [n, 3, h, w] by kind, a few at a time."""
-    import torch
-
-    from ..models.trajectory import choose_image_batch
-
-    parts = before.split(choose_image_batch(model.resolution))
-    done = [_purify_some(model, edit, part, way) for part in _report_parts(parts, report)]
-    return {"before": before} | {kind: torch.cat([some[kind] for some in done]) for kind in ("base", "after")}
-
-
-def _purify_some(model: Model, edit: Edit, before: Tensor, way: _Way) -> dict[str, Tensor]:
-    from ..models.ddim_inversion import invert, redraw
-
-    latents, made = model.encode_pictures(before), {}
-
-    def noise_of() -> Tensor:
-        cond, uncond = model.encode([way.prompt]), model.encode([""])
-        return invert(model, latents, cond, uncond, steps=way.steps, refine=way.refine)
-
-    def drawn_from(noise: Tensor) -> Tensor:
-        cond, uncond = model.encode([way.prompt]), model.encode([""])
-        return model.decode(redraw(model, noise, cond, uncond, steps=way.steps, guidance=way.guidance))
-
-    noise = noise_of()
-    made["base"] = drawn_from(noise)
-    with edit.apply(model, way.strength):
-        made["after"] = drawn_from(noise_of() if way.invert_with == "edit" else noise)
-    return made
-
-
 def _open(files: Sequence[Path]) -> list[Image]:
     """Opens the pictures, before a model is loaded."""
     from ..files import open_picture
@@ -160,12 +119,3 @@ def _open(files: Sequence[Path]) -> list[Image]:
     if not files:
         raise ValueError("no picture: name at least one, for example --image photo.png")
     return [open_picture(file) for file in files]
-
-
-def _report_parts(parts: Sequence[Tensor], report: Report) -> Iterator[Tensor]:
-    """Gives the parts, and reports how many pictures are done."""
-    done, total = 0, sum(len(part) for part in parts)
-    for part in parts:
-        yield part
-        done += len(part)
-        report("purifying", done, total)

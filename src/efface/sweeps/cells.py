@@ -4,8 +4,8 @@ A sweep's folder holds
 
 - `cells/ID.json`: a finished cell with its result; it is written last, so a cell with this file is done;
 - `costs/ID.json`: its seconds, and how often it was begun, which differ from run to run and are not part of the result;
-- `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`: the cells' further
-  files, for `efface report` and for people;
+- `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`, `purify/ID/`: the
+  cells' further files, for `efface report` and for people;
 - `failed/KEY.txt`: the log of a job that failed; the next run tries it again;
 - `locks/`: locks, so that only one process works on an edit at a time.
 """
@@ -23,7 +23,7 @@ from ..files import hash_bytes, hash_json, read_json, read_toml, refusing, write
 from ..source import PACKAGE, dump
 
 AGAIN = "remove it, and run the sweep again"
-Kind = Literal["erase", "evaluate", "attack", "audit", "neurons"]
+Kind = Literal["erase", "evaluate", "attack", "audit", "neurons", "purify"]
 _DRAWING = ("concept.py", "functional", "models", "guidance", "edits")
 _JUDGING = ("suites", "scorers", "evaluation", "api/case.py", "api/resources.py", "sweeps/summaries.py")
 ROOMS: Mapping[Kind, tuple[str, ...]] = {
@@ -32,6 +32,7 @@ ROOMS: Mapping[Kind, tuple[str, ...]] = {
     "attack": (*_DRAWING, *_JUDGING, "training", "attacks", "robustness", "api/attacking.py"),
     "audit": (*_DRAWING, *_JUDGING, "diagnostics", "api/auditing.py"),
     "neurons": (*_DRAWING, *_JUDGING, "diagnostics", "api/diagnosing.py"),
+    "purify": (*_DRAWING, *_JUDGING, "diagnostics"),
 }
 """The parts of the program that determine the result of each kind of cell."""
 IDLE = ("api", "catalog", "files", "origin", "planning", "plurals", "records", "reporting", "source")
@@ -100,7 +101,7 @@ class Store:
         return self.folder / "attacks"
 
     def locate_diagnosis(self, kind: Kind, id: str) -> Path:
-        """The folder of an audit, or of an edit's neurons."""
+        """The folder of an audit, of an edit's neurons, or of a purification."""
         return self.folder / kind / id
 
     def locate_lock(self, id: str) -> Path:
@@ -169,3 +170,8 @@ class Store:
 
     def _locate_cost(self, cell: Cell) -> Path:
         return self.folder / "costs" / f"{cell.id}.json"
+
+
+def to_plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Converts values through JSON, so that a tuple and a list give the same hash."""
+    return json.loads(json.dumps(value, default=str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from ..concept import Erasure
@@ -44,10 +45,13 @@ def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: se
     from .work import open_model
 
     model = open_model(job.model, device)
-    suite, scorers = check_evaluation(
-        model, request, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), scorers=grid.scorers,
-        protocol=grid.protocol, sizes=grid.sizes, fraction=grid.fraction,
+    check = functools.partial(
+        check_evaluation, model, request, grid.name_suite(job.concept), asks=grid.name_asked(job.concept),
+        scorers=grid.scorers, protocol=grid.protocol,
     )  # fmt: skip
+    suite, scorers = check(sizes=grid.sizes, fraction=grid.fraction)
+    if grid.purify:
+        check(sizes=grid.purify.sizes)
     if _is_attacked(job):
         check_attackable(suite, scorers, Settings(), grid.attacking.rows, grid.attacking.controls)
     new = [scorer for scorer in scorers if (job.model, scorer.name) not in tried]

@@ -45,7 +45,7 @@ class Forecast:
     unknown: tuple[str, ...]
     """What could not be counted, and why."""
     seconds: Mapping[str, float]
-    """Of one device, by kind of work: erasures, pictures, attacks, audits, neurons."""
+    """Of one device, by kind of work: erasures, pictures, attacks, audits, neurons, purification."""
     rates: Rates
     """At which these seconds are counted."""
     sure: str
@@ -131,7 +131,7 @@ def _say_how_sure(measured: bool, picture: float | None, update: float | None) -
     )
 
 
-KINDS = ("erasures", "pictures", "attacks", "audits", "neurons")
+KINDS = ("erasures", "pictures", "attacks", "audits", "neurons", "purification")
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def _count(grid: Grid, job: Job, rows: int, rates: Rates) -> _Count:
     each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
     tried = {name: each * _count_queries(name, grid) for name in set(made)}
     audited = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit and applied else 0
+    purified = 3 * sum(grid.purify.sizes.values()) if grid.purify and applied else 0
     seeds = grid.neurons.seeds if grid.neurons and applied and job.concept in grid.neurons.adversarial else 0
     seconds = {
         "erasures": _estimate_fit(job, updates, rates),
@@ -158,8 +159,9 @@ def _count(grid: Grid, job: Job, rows: int, rates: Rates) -> _Count:
         "attacks": sum(tried[name] * rates.get_query(name) for name in made),
         "audits": audited * rates.picture + rates.audit * (_count_words(grid) if audited else 0),
         "neurons": seeds * rates.neurons,
+        "purification": purified * rates.purify * (grid.purify.steps / 50 if grid.purify else 0),
     }
-    return _Count(updates, drawn + audited, len(made), sum(tried[name] for name in made), seconds)
+    return _Count(updates, drawn + audited + purified, len(made), sum(tried[name] for name in made), seconds)
 
 
 def _count_words(grid: Grid) -> int:

@@ -91,6 +91,16 @@ class Waking(Part):
     top: float = Field(default=0.05, gt=0, lt=1)
 
 
+class Purifying(Part):
+    """Purification, under each whole edit, of pictures that the untouched base draws (`efface purify`)."""
+
+    sizes: dict[str, int] = {"target": 8, "neighbour": 8}
+    """Pictures of each group of the suite."""
+    steps: int = Field(default=50, ge=1)
+    guidance: float = Field(default=2.0, ge=0)
+    refine: int = Field(default=0, ge=0)
+
+
 class Grid(Part):
     """Every combination of models, methods, concepts, seeds and strengths, and the attacks on each."""
 
@@ -146,6 +156,7 @@ class Grid(Part):
     compare: tuple[Comparison, ...] = ()
     audit: Auditing | None = None
     neurons: Waking | None = None
+    purify: Purifying | None = None
 
     def name_suite(self, concept: str) -> str:
         """The suite of a concept's requests; "" where the model's and the concept's own is taken."""

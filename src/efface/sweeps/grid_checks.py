@@ -41,9 +41,11 @@ def check_grid(grid: Grid) -> None:
     used = {METHODS.find_name(method) for method in (*grid.methods, *(v.method for v in grid.variants))}
     if idle := [method for method in grid.settings if METHODS.find_name(method) not in used]:
         raise ValueError(f"[settings] names {idle[0]}, which is no method or variant of the grid")
-    if grid.drawing.sampler != "own" and (grid.audit or any((grid.attacks, *(v.attacks for v in grid.variants)))):
+    own = grid.audit or grid.purify or any((grid.attacks, *(v.attacks for v in grid.variants)))
+    if grid.drawing.sampler != "own" and own:
         raise ValueError(
-            f"attacks and audits draw by the model's own sampler, not by {grid.drawing.sampler}; leave one out"
+            "attacks, audits and purification draw by the model's own sampler, not by "
+            f"{grid.drawing.sampler}; leave one out"
         )
     methods = [*(v.method for v in grid.variants), *grid.settings]
     check_reported(grid.reported, [*labels, *methods], [c for some in grid.concepts.values() for c in some])

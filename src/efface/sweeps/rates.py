@@ -30,6 +30,8 @@ class Rates:
     """A word of an audit's search for those that changed most, before it draws any."""
     neurons: float = 0.0
     """Finding an edit's concept neurons, for each of the seeds that are looked at."""
+    purify: float = 1.0
+    """One of the three pictures of a purification in 50 steps: the base's own, and those drawn again."""
     measured: bool = False
     """Whether these were measured of the model, on one core."""
 
@@ -48,6 +50,7 @@ class Rates:
             {name: value * pictures for name, value in self.queries.items()},
             self.audit * pictures,
             self.neurons * pictures,
+            self.purify * pictures,
             self.measured,
         )
 
@@ -65,5 +68,5 @@ def read_rates(model: str) -> Rates:
     found = read_toml(file)
     fits = {METHODS.find_name(name): float(value) for name, value in found.get("fit", {}).items()}
     queries = {ATTACKS.find_name(name): float(value) for name, value in found.get("query", {}).items()}
-    single = {name: float(found[name]) for name in ("picture", "update", "audit", "neurons") if name in found}
+    single = {name: float(found[name]) for name in ("picture", "update", "audit", "neurons", "purify") if name in found}
     return Rates(fits=fits, queries=queries, measured=True, **single)

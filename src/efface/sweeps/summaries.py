@@ -11,9 +11,11 @@ from ..functional.words import share_name
 
 if TYPE_CHECKING:
     from ..diagnostics.neurons import Diagnosis
+    from ..diagnostics.purification import Purified
     from ..records.attacks import AttackRecord
     from ..records.audit import Audit
     from ..records.report import Record
+    from ..suites.spec import GroupSpec
 
 NOTHING: Mapping[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "unscored": 0}
 """The estimate of nothing."""
@@ -138,3 +140,20 @@ def summarise_neurons(found: Diagnosis, edit: str) -> Mapping[str, Any]:
         numbers[f"waking-random/{group}"] = {"value": own.random, "low": own.low, "high": own.high, **beside}
         numbers[f"waking-p/{group}"] = {**NOTHING, "value": own.p, "n": len(found.chosen)}
     return {"numbers": numbers}
+
+
+def summarise_purified(found: Purified, group: GroupSpec) -> Mapping[str, Any]:
+    """The share of pictures from which a target is gone, or that still show what is kept, and their similarity to those
+    before; as the base's the same of pictures that were drawn again without the edit."""
+    from ..evaluation.estimates import estimate
+
+    keep = group.role == "keep"
+    success = {
+        kind: [shown if keep or shown is None else not shown for shown in verdicts]
+        for kind, verdicts in found.shown.items()
+    }
+    measured = {"psr@purify" if keep else "esr@purify": success, "ssim@purify": found.ssim}
+    return {
+        f"{metric}/{group.name}": {**estimate(by["after"]).model_dump(), "base": estimate(by["base"]).model_dump()}
+        for metric, by in measured.items()
+    }

@@ -80,7 +80,7 @@ def _list_lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator
         for name, number in store.read_result(cell)["numbers"].items() if store.is_done(cell) else ():
             metric, group = name.split("/")
             where = {"metric": metric, "group": group, "judge": "all", "threshold": ""}
-            numbers = {**_read_numbers(NOTHING, number), **find_reported(grid, job, where)}
+            numbers = {**_read_numbers(number.get("base", NOTHING), number), **find_reported(grid, job, where)}
             yield {**same, "strength": 1.0, **where, **numbers}
 
 

@@ -15,11 +15,12 @@ from ..catalog import METHODS, find_table_entry
 from ..concept import Erasure
 from ..files import hash_file
 from ..files.structured import parse_json
-from .cells import Cell, Store
+from .cells import Cell, Store, to_plain
+from .diagnoses import DIAGNOSES, list_diagnoses
 from .grid import Grid
 from .jobs import Job, list_attacks
 from .protocol import choose_drawing, choose_scorers
-from .summaries import NOT_MADE, summarise, summarise_attack, summarise_audit, summarise_neurons
+from .summaries import NOT_MADE, summarise, summarise_attack
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -94,7 +95,7 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
     base = {"base": _identify_base(model), "world": _identify_world(job.model)}
     asked = {"targets": job.targets, "anchor": job.anchor, "keep": job.keep}
     how = {"method": job.method, "arguments": dataclasses.asdict(method), **list_method_code(method)}
-    erase = Cell("erase", _to_plain({**base, **how, **asked}))
+    erase = Cell("erase", to_plain({**base, **how, **asked}))
     named, asked = grid.name_suite(job.concept), grid.name_asked(job.concept)
     suite = {"suite": named, "file": hash_suite(named)}
     own = {"steps": model.defaults.steps, "guidance": model.defaults.guidance}
@@ -103,25 +104,13 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
     asked = {**suite, "sizes": grid.sizes, "fraction": grid.fraction, "asks": asked}
     measured = []
     for strength in job.strengths:
-        evaluation = Cell("evaluate", _to_plain({**how, **asked, "strength": strength}))
+        evaluation = Cell("evaluate", to_plain({**how, **asked, "strength": strength}))
         attacks = tuple(
-            (name, Cell("attack", _to_plain({**evaluation.decided_by, **spent})))
+            (name, Cell("attack", to_plain({**evaluation.decided_by, **spent})))
             for name, spent in _list_attacks(grid, job, strength).items()
         )
         measured.append((strength, evaluation, attacks))
-    return JobCells(erase, tuple(measured), tuple(_list_diagnoses(grid, job, how)))
-
-
-def _list_diagnoses(grid: Grid, job: Job, how: Mapping[str, Any]) -> Iterator[Cell]:
-    """The audit of an edit with a strength other than 0, and its neurons if it changes weights."""
-    if not any(job.strengths):
-        return
-    if grid.audit:
-        yield Cell("audit", _to_plain({**how, **grid.audit.model_dump()}))
-    if grid.neurons and job.concept in grid.neurons.adversarial and METHODS.get(job.method).kind != "inference time":
-        asked = {"targets": job.targets, "adversarial": grid.neurons.adversarial[job.concept]}
-        unjudged = {key: value for key, value in how.items() if key != "scorers"}
-        yield Cell("neurons", _to_plain({**unjudged, **asked, **grid.neurons.model_dump(exclude={"adversarial"})}))
+    return JobCells(erase, tuple(measured), tuple(list_diagnoses(grid, job, how, {**suite, "asks": asked["asks"]})))
 
 
 def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
@@ -158,8 +147,8 @@ def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells
         for name, attack in attacks:
             yield attack, functools.partial(_attack, grid, job, model, edit, folder, store.attacks, name, strength)
     for cell in cells.diagnosed:
-        work = _audit if cell.kind == "audit" else _measure_neurons
-        yield cell, functools.partial(work, grid, job, model, edit, store.locate_diagnosis(cell.kind, cell.id))
+        place = store.locate_diagnosis(cell.kind, cell.id)
+        yield cell, functools.partial(DIAGNOSES[cell.kind], grid, job, model, edit, place)
 
 
 def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
@@ -204,34 +193,6 @@ def _attack(
     except CannotAttack as error:
         return {**NOT_MADE, "refused": str(error)}
     return summarise_attack(record, name, BASELINE)
-
-
-def _audit(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping[str, Any]:
-    """An audit, with how far the edit moves the model's predictions under the empty prompt and under the target's."""
-    from ..api.auditing import audit
-    from ..diagnostics.audit import AuditConfig, search_damage
-    from ..edits.edit import Edit
-
-    assert grid.audit
-    drawing = {k: v for k, v in choose_drawing(grid, job.model).items() if v is not None}
-    how = grid.audit.model_dump(exclude={"vocabulary"}) | drawing | {"scorers": choose_scorers(grid, job.model)}
-    record = audit(model, edit, out, vocabulary=grid.audit.vocabulary, progress=False, **how)
-    prompts = {"unconditional": "", "target": f"a picture of a {job.targets[0]}"}
-    if model.architecture == "ddpm":
-        prompts = {"target": job.targets[0]}
-    moved = search_damage(model, Edit.load(edit), list(prompts.values()), AuditConfig(template="{}", space="eps"))
-    return summarise_audit(record, dict(zip(prompts, moved, strict=True)))
-
-
-def _measure_neurons(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping[str, Any]:
-    from ..api.diagnosing import neurons
-
-    assert grid.neurons
-    concept = grid.neurons.template.format(" and ".join(job.targets))
-    settings = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **choose_drawing(grid, job.model)}
-    prompts = grid.neurons.adversarial[job.concept]
-    found, _ = neurons(model, edit, concept, prompts, out, progress=False, **settings)
-    return summarise_neurons(found, str(edit))
 
 
 def _list_attacks(grid: Grid, job: Job, strength: float) -> dict[str, Mapping[str, Any]]:
@@ -286,8 +247,3 @@ def _identify(grid: Grid, model: str) -> Mapping[str, Any]:
 
 def _is_trained(method: str) -> bool:
     return METHODS.get(method).kind == "trained"
-
-
-def _to_plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Converts values through JSON, so that a tuple and a list give the same hash."""
-    return json.loads(json.dumps(value, default=str))
