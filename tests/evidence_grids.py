@@ -26,6 +26,8 @@ EVIDENCE = Path(__file__).parents[1] / "recipes" / "evidence"
 NAMES = sorted(file.stem for file in EVIDENCE.glob("*.toml"))
 METHODS = ("esd", "uce", "abo", "abo, no alternative", "eap", "p-esd", "untouched", "all four, guided", "fixed weight")
 """Those that are run of each grid, where it has them."""
+NOT_HERE = ("clip", "psr1/style", "change-by", "psr@purify", "ssim@purify/neighbour")
+"""Numbers that this model has none of: no kept thing is seen, so that nothing kept can be lost by purification."""
 LONGER = {"compose": {"steps": 45}}
 """Settings in the place of the short ones: a mask at a learning rate of 0.1 prunes nothing in fewer updates."""
 
@@ -78,6 +80,7 @@ def list_flags(name: str, folder: Path) -> list[str]:
         flags += ["--set", "attacking.rows=2", "--set", "attacking.controls=1", "--set", "attacking.budget=2"]
         flags += ["--set", "attacking.settings={}"]
     flags += ["--set", "audit.worst=1", "--set", "audit.controls=3", "--set", "audit.count=1"] * bool(grid.audit)
+    flags += ["--set", "purify.steps=2", "--set", "purify.sizes.target=2"] * bool(grid.purify)
     return flags + ["--set", "neurons.seeds=2"] * bool(grid.neurons)
 
 
@@ -90,7 +93,7 @@ def run(name: str, folder: Path) -> str:
     with (folder / "out" / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
     there = {f"{line['metric']}/{line['group']}" for line in lines if line["value"]}
-    missing = [c for c in grid.columns if c not in there and not c.startswith(("clip", "psr1/style", "change-by"))]
+    missing = [c for c in grid.columns if c not in there and not c.startswith(NOT_HERE)]
     assert not missing, (name, missing, sorted(there))
     assert all(f"## {each.title}" in text for each in grid.compare)
     assert "cells are done so far" in text and "core-hours" in text and f"--page {page}" in text

@@ -89,6 +89,20 @@ def test_a_grid_of_python_is_checked_like_one_of_a_file_and_takes_a_fraction(tmp
     assert ",1,0,,\n" in part.table.read_text(), "one picture of four"
 
 
+@pytest.mark.parametrize(
+    ("own", "fraction", "rows", "controls"),
+    [(1.0, 0.1, 14, 4), (0.5, 0.1, 28, 4), (0.5, 0.5, 142, 16), (0.5, 1, 142, 16)],
+)
+def test_a_sample_of_a_grid_attacks_fewer_prompts(
+    tmp_path: Path, own: float, fraction: float, rows: int, controls: int
+) -> None:
+    text = f'fraction = {own}\nattacks = ["seeds"]\n{TEXT}[attacking]\nrows = 142\n{{}}'
+    grid = read_grid(write(tmp_path, text.format("controls = 16")), fraction)
+    assert (grid.fraction, grid.attacking.rows, grid.attacking.controls) == (fraction, rows, controls)
+    assert check_again(grid, fraction) == grid, "a sample of the same size is the same"
+    assert read_grid(write(tmp_path, text.format("controls = 2")), fraction).attacking.controls == 2
+
+
 def test_the_attacked_rows_are_checked_whichever_variant_of_a_request_is_attacked(tmp_path: Path) -> None:
     shared = {"method": "negative", "concepts": ("cat",)}
     variants = (Variant(name="plain", attacks=(), **shared), Variant(name="attacked", attacks=("seeds",), **shared))  # type: ignore[arg-type]

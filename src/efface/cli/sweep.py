@@ -34,7 +34,7 @@ class Sweep:
     dry_run: bool = False
     """Print the cost of the sweep, and do nothing else."""
     fraction: float | None = None
-    """Draw only this share of each group's pictures, such as 0.02; the intervals become wider."""
+    """Draw only this share of each group's pictures, such as 0.02, and attack fewer prompts; intervals become wider."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A value that replaces the grid's, as KEY=VALUE, such as settings.esd.steps=100; repeat the flag for several."""
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

@@ -125,9 +125,10 @@ class Store:
         """Whether the cell has a result."""
         return self._locate_result(cell).is_file()
 
-    def begin(self, cell: Cell) -> float:
+    def begin(self, cell: Cell) -> int:
         """Notes that the cell is begun, and returns how often it was until now; an attempt that is killed counts."""
-        attempts = 1 + (self.read_cost(cell).get("attempts", 0) if self._locate_cost(cell).is_file() else 0)
+        earlier = self.read_cost(cell).get("attempts", 0) if self._locate_cost(cell).is_file() else 0
+        attempts = 1 + int(earlier)
         self._write_cost(cell, {"attempts": attempts})
         return attempts
 

@@ -14,6 +14,8 @@ from ..files import naming, parse_toml_value, read_toml
 from .grid_checks import check_grid
 
 ALL = "all"
+FEWEST = 4
+"""Prompts that an attack has in a sample of a grid, and controls, unless the grid has fewer itself."""
 """The split of concepts that are listed without a split."""
 
 
@@ -172,7 +174,8 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
 
     Args:
         path: the TOML file.
-        fraction: the share of each group's pictures to draw, instead of the file's own.
+        fraction: the share of each group's pictures to draw, instead of the file's own; where it is smaller than that,
+            the prompts of attacks and of their controls become fewer by as much, but not fewer than `FEWEST`.
         changes: values that replace the file's own, each as KEY=VALUE, such as settings.esd.steps=100.
 
     Raises:
@@ -187,27 +190,32 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
     if isinstance(listed := found.get("concepts"), list):
         found["concepts"] = {ALL: listed}
     _unite_models(path, found, changes)
-    if fraction is not None:
-        found["fraction"] = fraction
     with naming(path):
-        return _validate(found)
+        return _validate(found, fraction)
 
 
 def check_again(grid: Grid, fraction: float | None = None) -> Grid:
-    """A grid that was made or changed in Python, checked like one from a file, with another fraction if one is given.
+    """A grid that was made or changed in Python, checked like one from a file, or a sample of it as by `read_grid`.
 
     Raises:
         ValueError: as `read_grid`.
     """
-    return _validate(grid.model_dump() | ({} if fraction is None else {"fraction": fraction}))
+    return _validate(grid.model_dump(), fraction)
 
 
-def _validate(found: Mapping[str, Any]) -> Grid:
-    """Makes a grid of its table and checks it; raises ValueError, which says what is wrong."""
+def _validate(found: Mapping[str, Any], fraction: float | None) -> Grid:
+    """Makes a grid of its table, or a sample of it, and checks it; raises ValueError, which says what is wrong."""
     try:
-        grid = Grid.model_validate(found)
+        whole = Grid.model_validate(found)
+        grid = whole if fraction is None else Grid.model_validate({**found, "fraction": fraction})
     except ValidationError as error:
         raise ValueError(_explain(error)) from error
+    if grid.fraction < whole.fraction:
+        share, of = grid.fraction / whole.fraction, whole.attacking
+        fewer = {
+            name: min(n, max(FEWEST, round(n * share))) for name, n in (("rows", of.rows), ("controls", of.controls))
+        }
+        grid = grid.model_copy(update={"attacking": of.model_copy(update=fewer)})
     check_grid(grid)
     return grid
 
