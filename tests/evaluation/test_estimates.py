@@ -76,7 +76,10 @@ def test_the_gain_of_an_attack_resamples_prompts_that_have_several_rows() -> Non
     gain = estimate_gain(after, floor, prompts)
     assert gain and gain.clusters == 2
     assert gain.value == pytest.approx(3 / 16), "as the success rate is above the baseline's"
-    assert (gain.low, gain.high) == pytest.approx((0, 3 / 7))
+    drawn, independent = (0, 3 / 7), paired_difference(5, 2, 16)
+    assert (gain.low, gain.high) == pytest.approx((min(drawn[0], independent[0]), max(drawn[1], independent[1])))
+    agreed = estimate_gain([True] * 4, [False] * 4, ["a", "a", "b", "b"])
+    assert agreed and (agreed.low, agreed.high, agreed.clusters) == (*paired_difference(4, 0, 4), 2), "not [1, 1]"
 
 
 def test_a_loss_is_the_difference_of_the_two_rates_whatever_the_sizes_of_concepts() -> None:

@@ -32,17 +32,20 @@ def estimate_tally(t: Tally) -> Estimate:
 def estimate_gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: Sequence[str]) -> Drop | None:
     """The gain of an attack over its baseline, on the rows that were judged under both.
 
-    The interval is Tango's where each row has its own prompt, or all rows have one prompt and differ by seed; otherwise
-    whole prompts are resampled, because rows of one prompt are correlated.
+    The interval is Tango's where each row has its own prompt, or all rows have one prompt and differ by seed. Otherwise
+    whole prompts are resampled as well, because rows of one prompt are correlated, and the wider bound counts on each
+    side: a few prompts that all agree have a bootstrap of no width.
     """
     pairs = [(a, f, p) for a, f, p in zip(after, floor, prompts, strict=True) if a is not None and f is not None]
     if not pairs:
         return None
-    if len({p for _, _, p in pairs}) not in (1, len(pairs)):
-        return _resample([(float(a) - float(f), p) for a, f, p in pairs])
     one, other = (sum(a and not f for a, f, _ in pairs), sum(f and not a for a, f, _ in pairs))
     low, high = rates.paired_difference(one, other, len(pairs))
-    return Drop(value=(one - other) / len(pairs), low=low, high=high, clusters=len(pairs))
+    gain = Drop(value=(one - other) / len(pairs), low=low, high=high, clusters=len(pairs))
+    drawn = _resample([(float(a) - float(f), p) for a, f, p in pairs])
+    if drawn is None or drawn.clusters == len(pairs):
+        return gain
+    return drawn.model_copy(update={"low": min(low, drawn.low), "high": max(high, drawn.high)})
 
 
 def estimate_drop(
