@@ -32,7 +32,7 @@ ROOMS: Mapping[Kind, tuple[str, ...]] = {
     "attack": (*_DRAWING, *_JUDGING, "training", "attacks", "robustness", "api/attacking.py"),
     "audit": (*_DRAWING, *_JUDGING, "diagnostics", "api/auditing.py"),
     "neurons": (*_DRAWING, *_JUDGING, "diagnostics", "api/diagnosing.py"),
-    "purify": (*_DRAWING, *_JUDGING, "diagnostics"),
+    "purify": (*_DRAWING, *_JUDGING, "diagnostics", "api/evaluating.py"),
 }
 """The parts of the program that determine the result of each kind of cell."""
 IDLE = ("api", "catalog", "files", "origin", "planning", "plurals", "records", "reporting", "source")

@@ -42,6 +42,7 @@ def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: se
     from ..api.evaluating import check_evaluation
     from ..evaluation.evaluate import Settings
     from ..evaluation.trial import Unmeasured, try_scorers
+    from ..scorers.ssim import Ssim
     from .work import open_model
 
     model = open_model(job.model, device)
@@ -51,7 +52,7 @@ def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: se
     )  # fmt: skip
     suite, scorers = check(sizes=grid.sizes, fraction=grid.fraction)
     if grid.purify:
-        check(sizes=grid.purify.sizes)
+        Ssim().check(check(sizes=grid.purify.sizes)[0].rows)
     if _is_attacked(job):
         check_attackable(suite, scorers, Settings(), grid.attacking.rows, grid.attacking.controls)
     new = [scorer for scorer in scorers if (job.model, scorer.name) not in tried]

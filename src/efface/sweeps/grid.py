@@ -14,9 +14,9 @@ from ..files import naming, parse_toml_value, read_toml
 from .grid_checks import check_grid
 
 ALL = "all"
+"""The split of concepts that are listed without a split."""
 FEWEST = 4
 """Prompts that an attack has in a sample of a grid, and controls, unless the grid has fewer itself."""
-"""The split of concepts that are listed without a split."""
 
 
 class Part(BaseModel):
