@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
-
 from ..plurals import write_count
 from .captions import BESIDE, LISTS, TABLES, read_captions
 from .missing import require_file
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 PICTURES = (
@@ -88,7 +87,9 @@ def open_picture(file: str | Path) -> Image.Image:
 
 def decode_picture(data: bytes, file: str | Path) -> Image.Image:
     """Decodes a picture from a file's bytes, as `open_picture` does; raises ValueError, which names the file."""
-    return _decode(io.BytesIO(data), Path(file))[0]
+    from .decoding import decode
+
+    return decode(io.BytesIO(data), Path(file))[0]
 
 
 def list_pictures(folder: str | Path) -> PictureFolder:
@@ -128,6 +129,8 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
         FileNotFoundError: there is no such folder, or none of its files is a picture.
         ValueError: files or captions can't be read; the message names them.
     """
+    from PIL import ImageOps
+
     found = list_pictures(folder)
     read: dict[str, list[Image.Image]] = {}
     unreadable, animations = [], []
@@ -159,6 +162,8 @@ def read_in_pieces(folder: str | Path, side: int, count: int) -> Iterator[Tensor
         FileNotFoundError: there is no such folder, or none of its files is a picture.
         ValueError: a file or captions can't be read; the message names it.
     """
+    from PIL import ImageOps
+
     found = list_pictures(folder)
     place = {caption: i for i, caption in enumerate(dict.fromkeys(found.captions.values()))}
     files = sorted(found.captions, key=lambda file: place[found.captions[file]])
@@ -178,6 +183,7 @@ def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
     """Stacks RGB pictures to uint8 [n, 3, side, side], scaled and cropped to a square about the middle."""
     import numpy as np
     import torch
+    from PIL import ImageOps
 
     arrays = [np.asarray(ImageOps.fit(image, (side, side))) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
@@ -185,48 +191,9 @@ def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
 
 def _open(file: Path) -> tuple[Image.Image, int]:
     """Opens a picture in RGB; also returns how many pictures the file holds."""
-    return _decode(require_file(file), file)
+    from .decoding import decode  # not above: Pillow is a tenth of the time that `import efface` takes
 
-
-def _decode(source: Path | io.BytesIO, file: Path) -> tuple[Image.Image, int]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about many, but not too many, pixels, and about unknown tags
-            with Image.open(source) as image:
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a photo and its preview
-                image.seek(0)
-                return _to_rgb(ImageOps.exif_transpose(image)), frames
-    except Image.DecompressionBombError as error:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(f"{file} has more than {most / 1e6:.0f} million pixels; scale it down") from error
-    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, TypeError, KeyError, IndexError) as error:
-        said = str(error) or type(error).__name__
-        raise ValueError(f"{file} is no readable picture ({said}); PNG and JPEG are") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts to RGB of 8 bits, with transparent parts on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scale(image: Image.Image) -> Image.Image:
-    """Converts a grey picture of 16 bits or of floating-point numbers to RGB."""
-    import numpy as np  # not above: it is a third of the time that `import efface` takes
-
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())  # NaN where any number is
-    top = 1.0 if image.mode == "F" else 65535.0
-    if not (low >= 0 and high <= top):
-        raise ValueError(f"its numbers go from {low:g} to {high:g}; they must be from 0, black, to {top:g}, white")
-    if image.mode != "F" and 0 < high <= 255:
-        raise ValueError(f"its numbers go to {high:g} of {top:g}, which is black; if white is 255, save it in 8 bits")
-    values = values.astype(np.float64)
-    return Image.fromarray(np.rint(values / top * 255).astype(np.uint8)).convert("RGB")
+    return decode(require_file(file), file)
 
 
 def _walk(folder: Path) -> list[Path]:
