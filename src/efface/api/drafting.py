@@ -12,7 +12,6 @@ from ..functional.words import list_other_words
 from ..suites import drafting
 from ..suites.drafting import SIZE, Kind, find_kind
 from .case import Words, to_tuple
-from .examining import is_installed
 from .memory import with_memory_advice
 from .resources import LazyModel, choose_suite, find_world, open_later
 
@@ -132,6 +131,8 @@ def propose_judges(kind: Kind) -> list[str]:
         ValueError: there is none; the message says how to get one.
     """
     from huggingface_hub import try_to_load_from_cache
+
+    from .examining import is_installed  # not above: importlib.metadata is a tenth of the time of `import efface`
 
     question = "style" if kind.column == "artist" else "object"
     here = [name for name in CLIPS if isinstance(try_to_load_from_cache(name, "config.json"), str)]

@@ -42,9 +42,10 @@ def estimate_gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: S
     one, other = (sum(a and not f for a, f, _ in pairs), sum(f and not a for a, f, _ in pairs))
     low, high = rates.paired_difference(one, other, len(pairs))
     gain = Drop(value=(one - other) / len(pairs), low=low, high=high, clusters=len(pairs))
-    drawn = _resample([(float(a) - float(f), p) for a, f, p in pairs])
-    if drawn is None or drawn.clusters == len(pairs):
+    if len({p for _, _, p in pairs}) in (1, len(pairs)):
         return gain
+    drawn = _resample([(float(a) - float(f), p) for a, f, p in pairs])
+    assert drawn is not None  # there are several prompts
     return drawn.model_copy(update={"low": min(low, drawn.low), "high": max(high, drawn.high)})
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..concept import Erasure
 from .grid import Grid
 from .jobs import Job
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+    from ..scorers import Judge
+    from ..suites.spec import Suite
 
 
 def check_measuring(grid: Grid, jobs: Sequence[Job], device: str | None) -> None:
@@ -21,15 +26,26 @@ def check_measuring(grid: Grid, jobs: Sequence[Job], device: str | None) -> None
     checked: set[tuple[str, Erasure, bool]] = set()
     tried: set[tuple[str, str]] = set()
     for job in jobs:
-        request = Erasure(job.targets, job.anchor, job.keep)
-        key = (job.model, request, _is_attacked(job))
+        key = (job.model, job.request, _is_attacked(job))
         if key in checked:
             continue
         checked.add(key)
         try:
-            _check(grid, job, request, device, tried)
+            _check(grid, job, device, tried)
         except ValueError as error:
             raise ValueError(f"{job.name}: {error}") from error
+
+
+def build_measuring(
+    grid: Grid, job: Job, model: Model, sizes: Mapping[str, int], fraction: float = 1.0
+) -> tuple[Suite, list[Judge]]:
+    """The suite of a job's request with these sizes, and its scorers; arguments and errors are those of `evaluate`."""
+    from ..api.evaluating import check_evaluation
+
+    return check_evaluation(
+        model, job.request, grid.name_suite(job.concept), asks=grid.name_asked(job.concept), scorers=grid.scorers,
+        protocol=grid.protocol, sizes=sizes, fraction=fraction,
+    )  # fmt: skip
 
 
 def _is_attacked(job: Job) -> bool:
@@ -37,22 +53,17 @@ def _is_attacked(job: Job) -> bool:
     return any(job.list_attacks(strength) for strength in job.strengths)
 
 
-def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: set[tuple[str, str]]) -> None:
+def _check(grid: Grid, job: Job, device: str | None, tried: set[tuple[str, str]]) -> None:
     from ..api.attacking import check_attackable
-    from ..api.evaluating import check_evaluation
     from ..evaluation.evaluate import Settings
     from ..evaluation.trial import Unmeasured, try_scorers
     from ..scorers.ssim import Ssim
     from .work import open_model
 
     model = open_model(job.model, device)
-    check = functools.partial(
-        check_evaluation, model, request, grid.name_suite(job.concept), asks=grid.name_asked(job.concept),
-        scorers=grid.scorers, protocol=grid.protocol,
-    )  # fmt: skip
-    suite, scorers = check(sizes=grid.sizes, fraction=grid.fraction)
+    suite, scorers = build_measuring(grid, job, model, grid.sizes, grid.fraction)
     if grid.purify:
-        Ssim().check(check(sizes=grid.purify.sizes)[0].rows)
+        Ssim().check(build_measuring(grid, job, model, grid.purify.sizes)[0].rows)
     if _is_attacked(job):
         check_attackable(suite, scorers, Settings(), grid.attacking.rows, grid.attacking.controls)
     new = [scorer for scorer in scorers if (job.model, scorer.name) not in tried]

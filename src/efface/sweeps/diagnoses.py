@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import METHODS
-from ..concept import Erasure
 from .cells import Cell, Kind, to_plain
+from .checking import build_measuring
 from .grid import Grid
 from .jobs import Job
 from .protocol import choose_drawing, choose_scorers
@@ -69,17 +69,13 @@ def _purify(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mappin
     """Purification of the pictures of each group, with a sheet of those before, without and with the edit."""
     import torch
 
-    from ..api.evaluating import check_evaluation
     from ..diagnostics.purification import PurifyConfig, measure_purification
     from ..edits.edit import Edit
     from ..evaluation.images import encode_png
     from ..files import write_whole
 
     assert grid.purify
-    suite, judges = check_evaluation(
-        model, Erasure(job.targets, job.anchor, job.keep), grid.name_suite(job.concept),
-        asks=grid.name_asked(job.concept), scorers=grid.scorers, protocol=grid.protocol, sizes=grid.purify.sizes,
-    )  # fmt: skip
+    suite, judges = build_measuring(grid, job, model, grid.purify.sizes)
     given, drawing = Edit.load(edit), choose_drawing(grid, job.model)
     how = PurifyConfig(**grid.purify.model_dump(exclude={"sizes"}))
     numbers: dict[str, Any] = {}

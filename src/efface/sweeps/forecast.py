@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..catalog import METHODS, find_table_entry
-from ..concept import Erasure
 from ..methods.configure import suggest_for_bundled
 from ..plurals import write_count
 from ..suites.make import is_file, make_suite, needs_world
@@ -182,7 +181,7 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     from ..api.case import choose_sizes, cut_sizes
     from ..api.resources import choose_suite, find_world
 
-    known, erasure = find_world(job.model), Erasure(job.targets, job.anchor, job.keep)
+    known, erasure = find_world(job.model), job.request
     name = grid.name_suite(job.concept) or (choose_suite(erasure, known) if known else "")
     asked = grid.name_asked(job.concept)
     if name and _is_elsewhere(name):

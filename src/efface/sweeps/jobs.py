@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalog import METHODS
+from ..concept import Erasure
 from ..files import hash_json
 from .grid import Grid, Variant
 
@@ -42,6 +43,11 @@ class Job:
         if strength < max(self.strengths) and self.weaker_attacks is not None:
             return self.weaker_attacks
         return self.attacks
+
+    @property
+    def request(self) -> Erasure:
+        """What it erases; raises ValueError where the concepts can't be one request."""
+        return Erasure(self.targets, self.anchor, self.keep)
 
     @property
     def name(self) -> str:

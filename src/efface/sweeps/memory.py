@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..api.resources import find_bundle
-from ..concept import Erasure
 from ..files import hash_json
 from .jobs import Job
 
@@ -60,9 +59,8 @@ def _plan_job(job: Job, device: str | None) -> int:
     try:
         model = open_model(job.model, device)
         method = build_method(job.method, model, dict(job.settings))
-        request = Erasure(job.targets, job.anchor, job.keep)
-        method.check(request, model)
-        trainer = method.build(model, request)
+        method.check(job.request, model)
+        trainer = method.build(model, job.request)
     except ValueError as error:
         raise ValueError(f"{job.name}: {error}") from error
     return estimate_from_shapes(trainer, drawing=_fit_drawing(model)).need if trainer else 0

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import METHODS, find_table_entry
-from ..concept import Erasure
 from ..files import hash_file
 from ..files.structured import parse_json
 from .cells import Cell, Store, to_plain
@@ -154,11 +153,10 @@ def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells
 def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
     from ..api.erasing import erase
 
-    request = Erasure(job.targets, job.anchor, job.keep)
     checkpoint = file.with_suffix(".checkpoint")
     trained = {"checkpoint": checkpoint} if _is_trained(job.method) else {}
     if not file.is_file():  # it is there where the run was killed just after it, or the cell's result was removed
-        erase(model, request, job.method, progress=False, **trained, **job.settings).save(file)
+        erase(model, job.request, job.method, progress=False, **trained, **job.settings).save(file)
     return {"edit": hash_file(file)}
 
 
